@@ -1,0 +1,58 @@
+# Every target sets up what it needs in ./.venv and nothing outside this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PINS := constraints.txt
+NATIVE := $(wildcard c_ext/CMakeLists.txt c_ext/src/* c_ext/include/* c_ext/*.cpp c_ext/*.hpp)
+
+.PHONY: help demo test bench lint format wheel clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a changed .py needs no reinstall; a changed .cpp or pyproject.toml does.
+$(VENV)/.runtime: pyproject.toml $(PINS) $(NATIVE) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(PINS) --editable .
+	@touch $@
+
+$(VENV)/.develop: $(VENV)/.runtime
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[export,test]'
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml $(PINS) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(PINS) $$(sed -n '/^lint = \[/,/^\]/p' pyproject.toml | grep -oE '"[^"]+"' | tr -d '"') 
+	@touch $@
+
+demo: $(VENV)/.runtime ## make a synthetic study, run the four heads of the demo bundle on it, show the results
+	$(BIN)/mammofm-lite phantom demo-study --seed 1 --force
+	$(BIN)/mammofm-lite infer demo-study -o demo-out --force
+	@echo; ls -1 demo-out
+
+test: $(VENV)/.develop ## install what the tests need, run them all
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.runtime ## latency per stage, cold start, peak memory of the demo bundle
+	$(BIN)/mammofm-lite bench
+
+lint: $(VENV)/.runtime $(VENV)/.lint ## ruff, mypy, clang-format: the checks a change must pass
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find c_ext -name '*.cpp' -o -name '*.hpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.lint ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find c_ext -name '*.cpp' -o -name '*.hpp' -o -name '*.h' | xargs $(BIN)/clang-format -i
+
+wheel: | $(BIN)/python ## build the wheel into dist/
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist
+
+clean: ## remove what was built
+	rm -rf build dist demo-study demo-out $(VENV)

@@ -1,0 +1,1 @@
+"""Post-training quantization of bundles with NNCF. Not there yet; see the README's list."""

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := constraints.txt
 NATIVE := $(wildcard c_ext/CMakeLists.txt c_ext/src/* c_ext/include/* c_ext/*.cpp c_ext/*.hpp)
 
-.PHONY: help demo test bench lint format wheel clean
+.PHONY: always help demo test bench lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -15,8 +15,12 @@ help: ## list the targets
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Editable, so that a changed .py needs no reinstall; a changed .cpp or pyproject.toml does.
-$(VENV)/.runtime: pyproject.toml $(PINS) $(NATIVE) | $(BIN)/python
+# An editable install lists its modules once: a changed .py needs no reinstall, a new one does.
+$(VENV)/.modules: always | $(BIN)/python
+	@find mammofm_lite export quant -name '*.py' | sort > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(VENV)/.runtime: pyproject.toml $(PINS) $(NATIVE) $(VENV)/.modules | $(BIN)/python
 	$(PIP) install --quiet --constraint $(PINS) --editable .
 	@touch $@
 

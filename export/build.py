@@ -1,0 +1,157 @@
+"""`mammofm-lite export`: a recipe in, a verified bundle out, in five fixed phases.
+
+The phases are: read the recipe, load the weights, convert to OpenVINO IR, check every graph
+against torch on a real-sized input, write. Everything is written to a temporary folder beside the
+output, which is renamed at the end: a bundle is there whole or not at all.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from mammofm_lite import __version__
+from mammofm_lite._openvino import OPENVINO_VERSION
+from mammofm_lite.bundle import DESCRIPTION, FORMAT, SCHEMA_VERSION, Bundle, file_record
+from mammofm_lite.errors import ExportError
+from mammofm_lite.views import HEADS
+
+from .part import HALF, Part
+from .parts import EncoderPart, head_parts
+from .recipe import Recipe, load_recipe
+
+__all__ = ["export_bundle"]
+
+Tell = Callable[[str], None]
+PHASES: Final = 5
+# Largest relative difference between torch and the float32 IR that an export may have.
+TOLERANCE: Final = 1e-4
+
+
+def export_bundle(
+    recipe_path: Path, output: Path, *, force: bool = False, tell: Tell | None = None
+) -> Bundle:
+    """Write the bundle that a recipe describes, and open it again to prove that it is whole.
+
+    Raises
+    ------
+    ExportError
+        The recipe or a checkpoint is unusable, the output exists and `force` is not set, or a
+        graph differs from torch by more than its tolerance.
+    """
+    say = tell or (lambda line: None)
+    say(f"[1/{PHASES}] recipe {recipe_path.name}")
+    recipe = load_recipe(recipe_path)
+    if output.exists() and not force:
+        raise ExportError(f"{output} exists; give --force to replace it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+    try:
+        _write(recipe, scratch, say)
+        Bundle.open(scratch)
+        _replace(scratch, output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Bundle.open(output)
+
+
+def _write(recipe: Recipe, folder: Path, say: Tell) -> None:
+    parts: list[Part] = []
+    encoders: dict[str, EncoderPart] = {}
+    for spec in recipe.encoders:
+        encoders[spec.name] = EncoderPart(recipe, spec)
+        parts.append(_phases(encoders[spec.name], recipe, folder, say))
+    for part in head_parts(recipe, encoders):
+        parts.append(_phases(part, recipe, folder, say))
+    say(f"[5/{PHASES}] description and model card")
+    (folder / "MODEL_CARD.md").write_text(_model_card(recipe), encoding="utf-8")
+    description = _description(recipe, parts, folder)
+    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def _phases(part: Part, recipe: Recipe, folder: Path, say: Tell) -> Part:
+    say(f"[2/{PHASES}] {part.name}: weights")
+    part.load()
+    say(f"[3/{PHASES}] {part.name}: conversion")
+    part.convert(folder, half_weights=recipe.half_weights)
+    say(f"[4/{PHASES}] {part.name}: torch against IR")
+    part.check(folder, TOLERANCE)
+    say(f"        {_worst(part)}; operations as expected")
+    return part
+
+
+def _worst(part: Part) -> str:
+    """The largest difference between torch and the graph, and what half-precision weights cost."""
+    half = [value for name, value in part.differences.items() if name.endswith(HALF)]
+    full = [value for name, value in part.differences.items() if not name.endswith(HALF)]
+    text = f"largest relative difference {max(value or 0.0 for value in full):.1e}"
+    if half:
+        cost = "another number of boxes" if None in half else f"{max(v or 0.0 for v in half):.1e}"
+        text += f" (half-precision weights: {cost})"
+    return text
+
+
+def _replace(scratch: Path, output: Path) -> None:
+    scratch.chmod(0o755)
+    if output.exists():
+        old = output.with_name(f".{output.name}-old")
+        shutil.rmtree(old, ignore_errors=True)
+        output.rename(old)
+        scratch.rename(output)
+        shutil.rmtree(old)
+    else:
+        scratch.rename(output)
+
+
+def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, Any]:
+    encoders = {part.name: part.entry for part in parts if part.kind == "encoder"}
+    heads = {part.name: part.entry for part in parts if part.kind == "head"}
+    names = sorted(path.name for path in folder.iterdir())
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "name": recipe.name,
+        "version": recipe.version,
+        "intended_use": recipe.intended_use,
+        "weights": {
+            "synthetic": recipe.synthetic,
+            "licence": recipe.licence,
+            "notice": recipe.notice,
+        },
+        "precision": "f32_f16_weights" if recipe.half_weights else "f32",
+        "made_with": {"mammofm_lite": __version__, "openvino": OPENVINO_VERSION},
+        "preprocessing": asdict(recipe.preprocessing),
+        "encoders": encoders,
+        "heads": heads,
+        "provenance": {f"{part.kind} {part.name}": part.provenance for part in parts},
+        "self_check": {
+            part.name: {"largest_relative_difference": part.differences, "operations": part.census}
+            for part in parts
+        },
+        "files": {name: asdict(file_record(folder / name)) for name in names},
+    }
+
+
+def _model_card(recipe: Recipe) -> str:
+    origin = (
+        "Synthetic: deterministic random numbers. Every answer is meaningless."
+        if recipe.synthetic
+        else "See `provenance` in bundle.json."
+    )
+    heads = ", ".join(name for name in HEADS if getattr(recipe, name))
+    return f"""# {recipe.name} {recipe.version}
+
+{recipe.intended_use}
+
+Not a medical device.
+
+- Weights: {origin}
+- Licence of the weights: {recipe.licence}. {recipe.notice}
+- Input: {recipe.preprocessing.height} rows x {recipe.preprocessing.width} columns, 8 bit, one view
+- Heads: {heads}
+- Torch against IR, and the operations of every graph: `self_check` in bundle.json
+"""

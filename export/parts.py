@@ -1,0 +1,348 @@
+"""The parts of a bundle that are one graph each: encoders, diagnosis, localization, prognosis."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mammofm_lite.errors import ExportError
+from mammofm_lite.views import STANDARD_VIEWS, laterality
+
+from .graphs import (
+    LocalizationOptions,
+    PreparedInput,
+    candidates_graph,
+    compare,
+    diagnosis_graph,
+    encoder_graph,
+    localization_graph,
+    prognosis_graph,
+)
+from .models.asymmetry import AsymmetryConfig, AsymmetryHead, PrognosisModel
+from .models.boxes import postprocess
+from .models.clip import ImageProjection, normalised
+from .models.diagnosis import DiagnosisHead, LabelGroup, LinearClassifier
+from .models.efficientnet import EfficientNet, named_config
+from .models.retinanet import RawDetections, RetinaNet, RetinaNetConfig
+from .part import Arrays, GraphPart, Part, as_numpy, gate, run_graph
+from .recipe import (
+    DiagnosisRecipe,
+    EncoderRecipe,
+    LabelRecipe,
+    LocalizationRecipe,
+    PrognosisRecipe,
+    Recipe,
+)
+from .report_part import ReportPart
+from .synthetic import synthetic_image, synthetic_vector
+from .weights import load_into
+
+__all__ = ["EncoderPart", "head_parts"]
+
+
+class EncoderPart(GraphPart):
+    """One EfficientNet; after `check` it holds the features of four example views."""
+
+    kind = "encoder"
+
+    def __init__(self, recipe: Recipe, spec: EncoderRecipe) -> None:
+        super().__init__(spec.name)
+        self.spec = spec
+        self.source_size = (recipe.preprocessing.height, recipe.preprocessing.width)
+        self.image_size = spec.input_size or self.source_size
+        self.config = named_config(spec.architecture, spec.padding)
+        self.shapes = self.config.feature_shapes(self.image_size)
+        self.features: dict[str, Arrays] = {}
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        shapes = {name: list(self.shapes[name]) for name in self.spec.outputs}
+        return {"model": self.file, "outputs": shapes}
+
+    @property
+    def provenance(self) -> Any:
+        return self.spec.weights.describe()
+
+    def load(self) -> None:
+        self._module = EfficientNet(self.config).eval()
+        load_into(self._module, self.spec.weights, ignore=("_fc.",))
+
+    def graph(self) -> Any:
+        outputs: Any = self.spec.outputs
+        return encoder_graph(self._module, self.image_size, self.source_size, outputs)
+
+    def example(self) -> tuple[Arrays, Arrays]:
+        """The three-channel module as the reference runs it, so that the folded stem is checked."""
+        image = self._image("L-CC")
+        with torch.no_grad():
+            gray = PreparedInput(self.image_size, self.source_size)(torch.from_numpy(image))
+            features = self._module.features(gray.expand(-1, 3, -1, -1))
+        named = {name: getattr(features, name) for name in self.spec.outputs}
+        return {"image": image}, as_numpy(named)
+
+    def _image(self, view: Any) -> npt.NDArray[np.uint8]:
+        picture = synthetic_image(*self.source_size, 1, name=view, side=laterality(view))
+        return np.ascontiguousarray(picture[None, None])
+
+    def check(self, folder: Path, tolerance: float) -> None:
+        super().check(folder, tolerance)
+        path = str(folder / self.file)
+        self.features = {
+            view: run_graph(path, {"image": self._image(view)}) for view in STANDARD_VIEWS
+        }
+        del self._module
+
+    def expected_operations(self) -> dict[str, int]:
+        blocks = self.config.blocks
+        expanding = sum(block.expand != 1 for block in blocks)
+        return {
+            "Convolution": 2 + 3 * len(blocks) + expanding,
+            "GroupConvolution": len(blocks),
+            "TiledAttention": 0,
+        }
+
+
+class DiagnosisPart(GraphPart):
+    probabilities = frozenset({"probabilities"})
+
+    def __init__(self, spec: DiagnosisRecipe, encoder: EncoderPart) -> None:
+        super().__init__("diagnosis")
+        self.spec = spec
+        self.encoder = encoder
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {
+            "model": self.file,
+            "encoder": self.spec.encoder,
+            "labels": [_label_entry(label) for label in self.spec.labels],
+        }
+
+    @property
+    def provenance(self) -> Any:
+        sources = {label.name: label.weights.describe() for label in self.spec.labels}
+        if self.spec.projection_weights:
+            sources["projection"] = self.spec.projection_weights.describe()
+        return sources
+
+    def load(self) -> None:
+        projection = None
+        if self.spec.projection and self.spec.projection_weights:
+            holder = torch.nn.Module()
+            holder.image_projection = projection = ImageProjection(
+                self.encoder.config.head_channels, self.spec.projection_size, self.spec.projection
+            )
+            load_into(holder, self.spec.projection_weights)
+        groups = [self._group(label) for label in self.spec.labels]
+        self._module = DiagnosisHead(groups, projection).eval()
+
+    def _group(self, label: LabelRecipe) -> LabelGroup:
+        if label.kind == "zero_shot":
+            return LabelGroup(label.name, label.kind, self._prompts(label))
+        outputs = 1 if label.kind == "binary" else len(label.classes)
+        classifier = LinearClassifier(self.encoder.config.head_channels, outputs)
+        load_into(classifier, label.weights, ignore=("image_encoder.",))
+        return LabelGroup(label.name, label.kind, classifier)
+
+    def _prompts(self, label: LabelRecipe) -> Tensor:
+        """Text embeddings [prompts, size]; a text encoder to make them from is not built yet."""
+        if label.weights.source != "synthetic":
+            raise ExportError(
+                f"label {label.name!r}: prompts need a text encoder, which export does not have "
+                'yet; only { source = "synthetic" } works'
+            )
+        rows = [
+            synthetic_vector(f"prompt/{prompt}", (self.spec.projection_size,), label.weights.seed)
+            for prompt in label.classes
+        ]
+        return normalised(torch.from_numpy(np.stack(rows)))
+
+    def graph(self) -> Any:
+        return diagnosis_graph(self._module, self.encoder.config.head_channels)
+
+    def example(self) -> tuple[Arrays, Arrays]:
+        pooled = self.encoder.features["L-CC"]["pooled"]
+        with torch.no_grad():
+            outputs = self._module(torch.from_numpy(pooled))
+        names = ("probabilities", "image_embedding")
+        return {"pooled": pooled}, as_numpy(dict(zip(names, outputs, strict=False)))
+
+    def expected_operations(self) -> dict[str, int]:
+        layers = {None: 0, "linear": 1, "mlp": 2}[self.spec.projection]
+        return {"MatMul": len(self.spec.labels) + layers, "TiledAttention": 0}
+
+
+def _label_entry(label: LabelRecipe) -> dict[str, Any]:
+    return {
+        "name": label.name,
+        "kind": label.kind,
+        "classes": list(label.classes),
+        "threshold": label.threshold,
+        "breast": label.breast,
+        "study": label.study,
+        "recall": label.recall,
+    }
+
+
+class LocalizationPart(GraphPart):
+    probabilities = frozenset({"scores", "all_scores"})
+
+    def __init__(self, spec: LocalizationRecipe, encoder: EncoderPart) -> None:
+        super().__init__("localization")
+        self.spec = spec
+        self.encoder = encoder
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {
+            "model": self.file,
+            "encoder": self.spec.encoder,
+            "labels": list(self.spec.labels),
+            "threshold": self.spec.threshold,
+        }
+
+    @property
+    def provenance(self) -> Any:
+        return self.spec.weights.describe()
+
+    def load(self) -> None:
+        channels = self.encoder.config.pyramid_channels
+        config = RetinaNetConfig(channels, len(self.spec.labels), self.spec.channels)
+        self._module = RetinaNet(config).eval()
+        # The checkpoint's encoder copy is a part of its own.
+        load_into(self._module, self.spec.weights, ignore=("efficientnet.",))
+
+    def _options(self) -> LocalizationOptions:
+        return LocalizationOptions(
+            self.encoder.image_size,
+            self.encoder.source_size,
+            max_detections=self.spec.max_detections,
+        )
+
+    def graph(self) -> Any:
+        return localization_graph(self._module, self.encoder.shapes, self._options())
+
+    def check(self, folder: Path, tolerance: float) -> None:
+        """Compare the boxes that are kept, and every candidate before any is dropped."""
+        super().check(folder, tolerance)
+        inputs, raw = self._raw()
+        boxes = self._module.decode(raw.deltas, self.encoder.image_size)
+        expected = as_numpy({"all_boxes": boxes, "all_scores": raw.scores.amax(dim=2)})
+        graph = candidates_graph(self._module, self.encoder.shapes, self.encoder.image_size)
+        differences = compare(expected, run_graph(graph, inputs), self.probabilities)
+        gate(self.name, differences, tolerance)
+        self.differences |= differences
+
+    def _raw(self) -> tuple[Arrays, RawDetections]:
+        """Inputs and head outputs for the example view with the best score, to have boxes."""
+        size = self.encoder.image_size
+        found = []
+        for features in self.encoder.features.values():
+            inputs = {name: features[name] for name in ("c3", "c4", "c5")}
+            with torch.no_grad():
+                found.append(
+                    (inputs, self._module.raw(*map(torch.from_numpy, inputs.values()), size))
+                )
+        return max(found, key=lambda pair: float(pair[1].scores.max()))
+
+    def example(self) -> tuple[Arrays, Arrays]:
+        inputs, raw = self._raw()
+        size = self.encoder.image_size
+        found = postprocess(self._module.decode(raw.deltas, size)[0], raw.scores[0])
+        best = found[slice(0, self.spec.max_detections)]
+        y, x = (s / i for s, i in zip(self.encoder.source_size, size, strict=True))
+        boxes = best.boxes * torch.tensor([x, y, x, y])
+        return inputs, as_numpy({"boxes": boxes, "scores": best.scores, "labels": best.labels})
+
+    def expected_operations(self) -> dict[str, int]:
+        pyramid, levels, tower = 8, 5, 5
+        return {
+            "Convolution": pyramid + levels * 2 * tower,
+            "NonMaxSuppression": 1,
+            "TiledAttention": 0,
+        }
+
+
+class PrognosisPart(GraphPart):
+    probabilities = frozenset({"score", "risk"})
+
+    def __init__(self, spec: PrognosisRecipe, encoder: EncoderPart) -> None:
+        super().__init__("prognosis")
+        self.spec = spec
+        self.encoder = encoder
+
+    @property
+    def _map_size(self) -> tuple[int, int]:
+        _, _, rows, columns = self.encoder.shapes["map"]
+        return rows, columns
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        window = [size // part for size, part in zip(self._map_size, self.spec.latent, strict=True)]
+        return {
+            "model": self.file,
+            "encoder": self.spec.encoder,
+            "years": [year for year, _ in self.spec.years],
+            "map": list(self._map_size),
+            "window": window,
+            "stride": [1, 1] if self.spec.flexible else window,
+            "alignment": self.spec.alignment,
+        }
+
+    @property
+    def provenance(self) -> Any:
+        return {f"year {year}": source.describe() for year, source in self.spec.years}
+
+    def load(self) -> None:
+        config = AsymmetryConfig(
+            channels=self.encoder.config.head_channels,
+            latent_height=self.spec.latent[0],
+            latent_width=self.spec.latent[1],
+            stretch=self.spec.stretch,
+            flexible=self.spec.flexible,
+            alignment=None if self.spec.alignment == "none" else self.spec.alignment,
+            mean=self.spec.mean,
+            std=self.spec.std,
+        )
+        heads = {}
+        for year, source in self.spec.years:
+            heads[year] = AsymmetryHead(config)
+            load_into(heads[year], source)
+        self._module = PrognosisModel(heads).eval()
+
+    def graph(self) -> Any:
+        return prognosis_graph(self._module, self.encoder.shapes["map"][1:])
+
+    def example(self) -> tuple[Arrays, Arrays]:
+        maps = self.encoder.features
+        inputs: Arrays = {
+            "cc_left": maps["L-CC"]["map"],
+            "cc_right": maps["R-CC"]["map"],
+            "mlo_left": maps["L-MLO"]["map"],
+            "mlo_right": maps["R-MLO"]["map"],
+            "usable": np.ones(2, np.float32),
+        }
+        with torch.no_grad():
+            answer = self._module(*map(torch.from_numpy, inputs.values()))
+        return inputs, as_numpy(answer._asdict())
+
+    def expected_operations(self) -> dict[str, int]:
+        matrices = 2 * len(self.spec.years) if self.spec.stretch == "matrix" else 0
+        return {"Convolution": matrices, "MaxPool": 2 * len(self.spec.years), "TiledAttention": 0}
+
+
+def head_parts(recipe: Recipe, encoders: Mapping[str, EncoderPart]) -> Iterator[Part]:
+    """The parts of the recipe's heads, given the encoders they name."""
+    if recipe.diagnosis:
+        yield DiagnosisPart(recipe.diagnosis, encoders[recipe.diagnosis.encoder])
+    if recipe.localization:
+        yield LocalizationPart(recipe.localization, encoders[recipe.localization.encoder])
+    if recipe.prognosis:
+        yield PrognosisPart(recipe.prognosis, encoders[recipe.prognosis.encoder])
+    if recipe.report:
+        encoder = encoders[recipe.report.encoder]
+        yield ReportPart(recipe.report, encoder.shapes["map"], encoder.features)

@@ -1,0 +1,319 @@
+"""The reports this package writes: their grammar in our own words, samples of it, a tokenizer.
+
+Terms and the order of sections follow the mammography lexicon of BI-RADS, 5th edition (2013); the
+wording is ours. The grammar keeps a report coherent, whatever the network prefers: no recall
+without a finding, category 0 exactly with a recall, no quadrant from a single view, no mass unless
+two views could show it, nothing about a breast that was not imaged.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from mammofm_lite.grammar import (
+    Choice,
+    Either,
+    Finding,
+    Grammar,
+    Language,
+    Literal,
+    Node,
+    Repeat,
+    Section,
+    Series,
+)
+from mammofm_lite.views import STANDARD_VIEWS, ViewName
+
+__all__ = ["BOS", "report_grammar", "report_tokenizer", "sample_report"]
+
+BOS: Final = "<report>"
+MOST_FINDINGS: Final = 3
+_VOCABULARY: Final = 1024
+_TRAINING_REPORTS: Final = 2000
+
+_COMPOSITION: Final = {
+    "a": "The breasts are almost entirely fatty (a).",
+    "b": "There are scattered areas of fibroglandular tissue (b).",
+    "c": "The breasts are heterogeneously dense, which may hide small masses (c).",
+    "d": "The breasts are extremely dense, which lowers the sensitivity of mammography (d).",
+}
+_SHAPE: Final = ("oval", "round", "irregular")
+_MARGIN: Final = ("circumscribed", "obscured", "microlobulated", "indistinct", "spiculated")
+_DENSITY: Final = {
+    "high": "high density",
+    "equal": "equal density",
+    "low": "low density",
+    "fat_containing": "fat-containing",
+}
+_MORPHOLOGY: Final = {
+    "skin": "skin",
+    "vascular": "vascular",
+    "coarse": "coarse",
+    "large_rod_like": "large rod-like",
+    "round": "round",
+    "rim": "rim",
+    "dystrophic": "dystrophic",
+    "milk_of_calcium": "milk of calcium",
+    "amorphous": "amorphous",
+    "coarse_heterogeneous": "coarse heterogeneous",
+    "fine_pleomorphic": "fine pleomorphic",
+    "fine_linear": "fine linear or fine-linear branching",
+}
+_DISTRIBUTION: Final = ("diffuse", "regional", "grouped", "linear", "segmental")
+_DEPTH: Final = {
+    "anterior": "anterior third",
+    "middle": "middle third",
+    "posterior": "posterior third",
+}
+_CENTRAL: Final = {"central": "central", "retroareolar": "retroareolar"}
+_AXILLARY_TAIL: Final = {"axillary_tail": "axillary tail"}
+_LOCATION: Final = {
+    "both": {
+        "upper_outer_quadrant": "upper outer quadrant",
+        "upper_inner_quadrant": "upper inner quadrant",
+        "lower_outer_quadrant": "lower outer quadrant",
+        "lower_inner_quadrant": "lower inner quadrant",
+        **_CENTRAL,
+        **_AXILLARY_TAIL,
+    },
+    "CC": {"outer_half": "outer half", "inner_half": "inner half", **_CENTRAL},
+    "MLO": {
+        "upper_half": "upper half",
+        "lower_half": "lower half",
+        **_CENTRAL,
+        **_AXILLARY_TAIL,
+    },
+}
+_MANAGEMENT: Final = {
+    "additional_views": "Recall for additional mammographic views.",
+    "additional_views_and_ultrasound": "Recall for additional mammographic views and ultrasound.",
+}
+
+
+def _choice(name: str, options: dict[str, str] | Sequence[str]) -> dict[str, Any]:
+    texts = options if isinstance(options, dict) else {option: option for option in options}
+    return {"choice": name, "of": texts}
+
+
+def _finding(kind: str, *parts: Any) -> dict[str, Any]:
+    return {"finding": kind, "text": list(parts)}
+
+
+def _where(views: str) -> list[Any]:
+    return ["; ", _choice("location", _LOCATION[views]), ", ", _choice("depth", _DEPTH), "."]
+
+
+def _findings(views: str) -> dict[str, Any]:
+    """One finding. A mass needs two views; of one view it is called an asymmetry."""
+    anywhere = [
+        _finding(
+            "calcifications",
+            "Calcifications: ",
+            _choice("morphology", _MORPHOLOGY),
+            ", ",
+            _choice("distribution", _DISTRIBUTION),
+            *_where(views),
+        ),
+        _finding("architectural_distortion", "Architectural distortion", *_where(views)),
+    ]
+    if views != "both":
+        return {"either": [*anywhere, _finding("asymmetry", "Asymmetry", *_where(views))]}
+    mass = _finding(
+        "mass",
+        "Mass: ",
+        _choice("shape", _SHAPE),
+        ", ",
+        _choice("margin", _MARGIN),
+        ", ",
+        _choice("density", _DENSITY),
+        *_where(views),
+    )
+    return {
+        "either": [
+            mass,
+            *anywhere,
+            _finding("focal_asymmetry", "Focal asymmetry", *_where(views)),
+            _finding("global_asymmetry", "Global asymmetry."),
+            _finding("intramammary_lymph_node", "Intramammary lymph node", *_where(views)),
+        ]
+    }
+
+
+def _some(side: str) -> dict[str, Any]:
+    """A breast with findings, as far as its views can show them."""
+    cases: dict[str, Any] = {
+        views: {"repeat": {"rule": f"finding_{views}"}, "separator": " ", "most": MOST_FINDINGS}
+        for views in ("both", "CC", "MLO")
+    }
+    return {"by_views": side, "cases": {**cases, "none": {"either": []}}}
+
+
+def _none(side: str) -> dict[str, Any]:
+    """A breast without findings, or without views."""
+    nothing = {"rule": f"no_findings_{side}"}
+    cases = dict.fromkeys(("both", "CC", "MLO"), nothing)
+    return {"by_views": side, "cases": {**cases, "none": {"rule": f"not_imaged_{side}"}}}
+
+
+_TITLES: Final = {"R": ("right_breast", "Right breast"), "L": ("left_breast", "Left breast")}
+
+
+def _breast(side: str, part: dict[str, Any]) -> dict[str, Any]:
+    name, title = _TITLES[side]
+    return {"section": name, "title": title, "text": part}
+
+
+def _by_study(complete: Any, incomplete: Any) -> dict[str, Any]:
+    return {"by_views": "study", "cases": {"complete": complete, "incomplete": incomplete}}
+
+
+def _category(category: str) -> dict[str, Any]:
+    words = f" The model's estimate of the BI-RADS category: {category}."
+    return _choice("birads_estimate", {category: words})
+
+
+def _ending(assessment: list[Any], management: Any) -> list[Any]:
+    comparison = "No earlier examination was read."
+    return [
+        {"section": "comparison", "title": "Comparison", "text": comparison},
+        "\n",
+        {"section": "assessment", "title": "Assessment", "text": assessment},
+        "\n",
+        {"section": "management", "title": "Management", "text": management},
+    ]
+
+
+def _no_recall(category: str) -> list[Any]:
+    """No recall. Of an incomplete study it promises nothing: take the missing views first."""
+    assessment = _by_study(
+        [_choice("recall", {"no": "No recall suggested."}), _category(category)],
+        _choice("recall", {"no": "No recall suggested by the views at hand; others are missing."}),
+    )
+    management = _by_study(
+        _choice("management", {"routine_screening": "Routine screening."}),
+        _choice("management", {"complete_views": "Take the missing views, then read again."}),
+    )
+    return _ending([assessment], management)
+
+
+def _recall() -> list[Any]:
+    assessment = [_choice("recall", {"yes": "Recall suggested."}), _category("0")]
+    return _ending(assessment, _choice("management", _MANAGEMENT))
+
+
+def _body(right: dict[str, Any], left: dict[str, Any], ending: dict[str, Any]) -> list[Any]:
+    return [_breast("R", right), "\n", _breast("L", left), "\n", ending]
+
+
+def report_grammar() -> dict[str, Any]:
+    """All reports, as JSON types for ``grammar.json``; see `mammofm_lite.grammar`."""
+    decided = {"either": [{"rule": "benign"}, {"rule": "recall"}]}
+    bodies = [
+        _body(_none("R"), _none("L"), {"rule": "negative"}),
+        _body(_some("R"), _none("L"), decided),
+        _body(_none("R"), _some("L"), decided),
+        _body(_some("R"), _some("L"), decided),
+    ]
+    return {
+        "lexicon": {"name": "BI-RADS mammography", "edition": "5th (2013), own wording"},
+        "rules": {
+            **{f"finding_{views}": _findings(views) for views in _LOCATION},
+            **{
+                f"no_findings_{side}": _choice(f"status_{side}", {"no_findings": "No finding."})
+                for side in "RL"
+            },
+            **{
+                f"not_imaged_{side}": _choice(
+                    f"status_{side}", {"not_imaged": "Not imaged; nothing can be said of it."}
+                )
+                for side in "RL"
+            },
+            "negative": _no_recall("1"),
+            "benign": _no_recall("2"),
+            "recall": _recall(),
+        },
+        "report": [
+            {
+                "section": "composition",
+                "title": "Composition",
+                "text": _choice("composition", _COMPOSITION),
+            },
+            "\n",
+            {"either": bodies},
+        ],
+    }
+
+
+# -------------------- samples and tokenizer
+
+
+def sample_report(language: Language, rng: random.Random) -> str:
+    """A random text of a language; every option of a choice is equally likely."""
+    return "".join(_words(language.root, rng))
+
+
+def _words(node: Node, rng: random.Random) -> Iterator[str]:
+    """The fixed texts and options of one walk, each as the tokenizer will be given it."""
+    match node:
+        case Literal(text):
+            yield text
+        case Choice(_, options):
+            yield rng.choice(options)[1]
+        case Series(parts):
+            for part in parts:
+                yield from _words(part, rng)
+        case Either(parts):
+            yield from _words(rng.choice([part for part in parts if _possible(part)]), rng)
+        case Repeat(part, separator, most):
+            yield from _words(part, rng)
+            for _ in range(rng.randrange(most)):
+                yield separator
+                yield from _words(part, rng)
+        case Section(_, _, part) | Finding(_, part):
+            yield from _words(part, rng)
+
+
+def _possible(node: Node) -> bool:
+    match node:
+        case Either(parts):
+            return any(_possible(part) for part in parts)
+        case Series(parts):
+            return all(_possible(part) for part in parts)
+        case Section(_, _, part) | Finding(_, part) | Repeat(part):
+            return _possible(part)
+        case _:
+            return True
+
+
+def _view_sets() -> list[tuple[ViewName, ...]]:
+    """Every set of views that a study can have."""
+    return [
+        tuple(view for i, view in enumerate(STANDARD_VIEWS) if mask >> i & 1)
+        for mask in range(1, 1 << len(STANDARD_VIEWS))
+    ]
+
+
+def report_tokenizer(grammar: Grammar, seed: int = 0) -> Tokenizer:
+    """A byte-level BPE tokenizer trained on samples of the grammar; the same for the same seed.
+
+    Token 0 is `BOS`, which begins every report; none ends it, because the grammar does.
+    """
+    rng = random.Random(seed)  # noqa: S311
+    languages = [grammar.language(views) for views in _view_sets()]
+    languages += [grammar.language(STANDARD_VIEWS)] * len(languages)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        special_tokens=[BOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    corpus = (
+        text for _ in range(_TRAINING_REPORTS) for text in _words(rng.choice(languages).root, rng)
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer

@@ -1,0 +1,390 @@
+"""Bundles: a directory with the graphs, labels, thresholds and constants of one model.
+
+`Bundle.open` believes nothing: the description is parsed field by field, every file must have the
+size and SHA-256 written in ``bundle.json``, and only then may anything be compiled.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, cast
+
+from ._jsonread import Fields, read_json_object
+from .errors import BundleError
+from .prepare import PreprocessingSpec
+from .views import HEADS
+
+__all__ = [
+    "DESCRIPTION",
+    "FORMAT",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "DiagnosisSpec",
+    "EncoderSpec",
+    "FileRecord",
+    "LabelSpec",
+    "LocalizationSpec",
+    "PrognosisSpec",
+    "ReportSpec",
+    "WeightsInfo",
+    "demo_bundle_path",
+    "file_record",
+]
+
+DESCRIPTION: Final = "bundle.json"
+FORMAT: Final = "mammofm-bundle"
+SCHEMA_VERSION: Final = 1
+CHUNK: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 (hex) that a file of the bundle must have."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where the numbers come from and what their licence allows."""
+
+    synthetic: bool
+    licence: str
+    notice: str
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One image encoder: its IR and the shapes of its named outputs."""
+
+    name: str
+    model: str
+    outputs: Mapping[str, tuple[int, ...]]
+
+
+LabelKind = Literal["binary", "categorical", "zero_shot"]
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """One label of the diagnosis head.
+
+    ``binary`` takes one column of the head's output, the others one per class. `breast` and
+    `study` name how views, then breasts, are combined: ``mean``, ``max``, or ``highest_class``
+    (the breast whose most probable class is the later one decides, as for breast density).
+    """
+
+    name: str
+    kind: LabelKind
+    classes: tuple[str, ...]
+    threshold: float | None
+    breast: str
+    study: str
+    recall: bool
+
+    @property
+    def columns(self) -> int:
+        return 1 if self.kind == "binary" else len(self.classes)
+
+
+@dataclass(frozen=True)
+class DiagnosisSpec:
+    model: str
+    encoder: str
+    labels: tuple[LabelSpec, ...]
+
+
+@dataclass(frozen=True)
+class LocalizationSpec:
+    """`threshold` is the operating point of the marks; the graph keeps more than it shows."""
+
+    model: str
+    encoder: str
+    labels: tuple[str, ...]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class PrognosisSpec:
+    """`window` is the pooling window of the asymmetry map in cells (rows, columns) of `map`."""
+
+    model: str
+    encoder: str
+    years: tuple[int, ...]
+    map: tuple[int, int]
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    alignment: str
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    fusion: str
+    decoder: str
+    tokenizer: str
+    grammar: str
+    encoder: str
+    max_tokens: int
+
+
+def demo_bundle_path() -> Path:
+    """The demonstration bundle that ships with the package."""
+    return Path(__file__).parent / "bundles" / "demo.mfm"
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_record(path: Path) -> FileRecord:
+    """Measure one file."""
+    return FileRecord(path.stat().st_size, sha256_of(path))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle; see `Bundle.open`."""
+
+    path: Path
+    name: str
+    version: str
+    intended_use: str
+    weights: WeightsInfo
+    precision: str
+    made_with: Mapping[str, str]
+    preprocessing: PreprocessingSpec
+    encoders: Mapping[str, EncoderSpec]
+    diagnosis: DiagnosisSpec | None
+    localization: LocalizationSpec | None
+    prognosis: PrognosisSpec | None
+    report: ReportSpec | None
+    files: Mapping[str, FileRecord]
+    sha256: str
+    self_check: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Bundle":
+        """Read and verify a bundle directory.
+
+        Raises
+        ------
+        BundleError
+            Missing, altered, truncated, malformed or newer than this program understands; the
+            message names the file.
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise BundleError(f"no bundle directory at {root}")
+        fields = read_json_object(root / DESCRIPTION)
+        _check_format(fields)
+        files = _files(fields.object("files"))
+        for name, record in files.items():
+            _verify(root, name, record)
+        return _assemble(root, fields, files)
+
+    def file(self, name: str) -> Path:
+        """Path of a verified file of this bundle.
+
+        Raises
+        ------
+        BundleError
+            The description refers to a file that its own list does not hold.
+        """
+        if name not in self.files:
+            raise BundleError(f"{DESCRIPTION}: refers to {name!r}, which 'files' does not list")
+        return self.path / name
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads that this bundle has, in the fixed order."""
+        return tuple(name for name in HEADS if getattr(self, name) is not None)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines that must stand on every output made with this bundle."""
+        lines = [f"Not a medical device. {self.intended_use}"]
+        if self.weights.synthetic:
+            lines.append("SYNTHETIC WEIGHTS: the numbers below mean nothing.")
+        if self.weights.notice:
+            lines.append(self.weights.notice)
+        return tuple(lines)
+
+
+def _check_format(fields: Fields) -> None:
+    if fields.value.get("format") != FORMAT:
+        raise BundleError(f"{DESCRIPTION}: not a {FORMAT} (its 'format' says otherwise)")
+    version = fields.integer("schema_version", 1, 1_000_000)
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{DESCRIPTION}: schema version {version} is newer than {SCHEMA_VERSION}, the newest "
+            "this program reads; update mammofm-lite"
+        )
+
+
+def _made_with(fields: Fields) -> Mapping[str, str]:
+    versions = {name: fields.text(name) for name in ("mammofm_lite", "openvino")}
+    for name, version in versions.items():
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9}){1,3}", version):
+            raise BundleError(f"{fields.where}: {name!r} is {version!r}, not a version number")
+    return MappingProxyType(versions)
+
+
+def _files(fields: Fields) -> Mapping[str, FileRecord]:
+    records = {}
+    for name, entry in fields.items():
+        if Path(name).name != name or name in (".", "..", DESCRIPTION) or "\\" in name:
+            raise BundleError(f"{DESCRIPTION}: {name!r} is not a plain file name")
+        records[name] = FileRecord(entry.integer("bytes", 0, 1 << 40), entry.text("sha256"))
+    return MappingProxyType(records)
+
+
+def _verify(root: Path, name: str, record: FileRecord) -> None:
+    path = root / name
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{name} is missing from the bundle, or not a regular file; copy it anew")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise BundleError(
+            f"{name} has {size} bytes, the bundle lists {record.bytes}; copy the bundle anew"
+        )
+    if sha256_of(path) != record.sha256:
+        raise BundleError(f"{name} was altered: its SHA-256 differs; copy the bundle anew")
+
+
+def _assemble(root: Path, fields: Fields, files: Mapping[str, FileRecord]) -> Bundle:
+    weights = fields.object("weights")
+    heads = fields.object("heads")
+    encoders = {name: _encoder(name, entry) for name, entry in fields.object("encoders").items()}
+    if unknown := set(heads.mapping()) - set(HEADS):
+        raise BundleError(f"{DESCRIPTION}: unknown head {sorted(unknown)[0]!r}")
+    bundle = Bundle(
+        path=root,
+        name=fields.text("name"),
+        version=fields.text("version"),
+        intended_use=fields.text("intended_use"),
+        weights=WeightsInfo(
+            weights.flag("synthetic"), weights.text("licence"), weights.text("notice")
+        ),
+        precision=fields.choice("precision", ("f32", "f32_f16_weights", "int8")),
+        made_with=_made_with(fields.object("made_with")),
+        preprocessing=_preprocessing(fields.object("preprocessing")),
+        encoders=MappingProxyType(encoders),
+        diagnosis=_head(heads, "diagnosis", _diagnosis),
+        localization=_head(heads, "localization", _localization),
+        prognosis=_head(heads, "prognosis", _prognosis),
+        report=_head(heads, "report", _report),
+        files=files,
+        sha256=sha256_of(root / DESCRIPTION),
+        self_check=fields.object("self_check").mapping(),
+    )
+    _check_references(bundle)
+    return bundle
+
+
+def _head(heads: Fields, name: str, read: Any) -> Any:
+    return read(heads.object(name)) if name in heads else None
+
+
+def _preprocessing(fields: Fields) -> PreprocessingSpec:
+    return PreprocessingSpec(
+        height=fields.integer("height", 32, 8192),
+        width=fields.integer("width", 32, 8192),
+        border_px=fields.integer("border_px", 0, 100),
+        background_threshold=fields.integer("background_threshold", 0, 254),
+        mirror=cast(Literal["none", "right"], fields.choice("mirror", ("none", "right"))),
+    )
+
+
+def _encoder(name: str, fields: Fields) -> EncoderSpec:
+    outputs = fields.object("outputs")
+    shapes = {key: outputs.integers(key) for key in outputs.mapping()}
+    return EncoderSpec(name, fields.text("model"), MappingProxyType(shapes))
+
+
+def _diagnosis(fields: Fields) -> DiagnosisSpec:
+    labels = tuple(_label(entry) for entry in fields.objects("labels"))
+    if not labels:
+        raise BundleError(f"{fields.where}: 'labels' is empty")
+    return DiagnosisSpec(fields.text("model"), fields.text("encoder"), labels)
+
+
+def _label(fields: Fields) -> LabelSpec:
+    kind = cast(LabelKind, fields.choice("kind", ("binary", "categorical", "zero_shot")))
+    classes = () if kind == "binary" else fields.texts("classes")
+    if kind != "binary" and len(classes) < 2:
+        raise BundleError(f"{fields.where}: 'classes' needs two names or more")
+    study = ("mean", "max") if kind == "binary" else ("mean", "highest_class")
+    return LabelSpec(
+        name=fields.text("name"),
+        kind=kind,
+        classes=classes,
+        threshold=fields.optional("threshold", lambda key: fields.number(key, 0.0, 1.0)),
+        breast=fields.choice("breast", ("mean", "max") if kind == "binary" else ("mean",)),
+        study=fields.choice("study", study),
+        recall=fields.flag("recall"),
+    )
+
+
+def _localization(fields: Fields) -> LocalizationSpec:
+    return LocalizationSpec(
+        fields.text("model"),
+        fields.text("encoder"),
+        fields.texts("labels"),
+        fields.number("threshold", 0.0, 1.0),
+    )
+
+
+def _pair(fields: Fields, key: str) -> tuple[int, int]:
+    first, second = fields.integers(key, 2)
+    return first, second
+
+
+def _prognosis(fields: Fields) -> PrognosisSpec:
+    return PrognosisSpec(
+        model=fields.text("model"),
+        encoder=fields.text("encoder"),
+        years=fields.integers("years"),
+        map=_pair(fields, "map"),
+        window=_pair(fields, "window"),
+        stride=_pair(fields, "stride"),
+        alignment=fields.choice("alignment", ("none", "latent")),
+    )
+
+
+def _report(fields: Fields) -> ReportSpec:
+    return ReportSpec(
+        fusion=fields.text("fusion"),
+        decoder=fields.text("decoder"),
+        tokenizer=fields.text("tokenizer"),
+        grammar=fields.text("grammar"),
+        encoder=fields.text("encoder"),
+        max_tokens=fields.integer("max_tokens", 8, 4096),
+    )
+
+
+def _check_references(bundle: Bundle) -> None:
+    for name in bundle.heads:
+        head = getattr(bundle, name)
+        if head.encoder not in bundle.encoders:
+            raise BundleError(
+                f"{DESCRIPTION}: head {name!r} names unknown encoder {head.encoder!r}"
+            )
+        graphs = (head.fusion, head.decoder) if name == "report" else (head.model,)
+        for graph in graphs:
+            bundle.file(graph)
+            bundle.file(str(Path(graph).with_suffix(".bin")))
+    if bundle.report:
+        bundle.file(bundle.report.tokenizer)
+        bundle.file(bundle.report.grammar)
+    for encoder in bundle.encoders.values():
+        bundle.file(encoder.model)
+        bundle.file(str(Path(encoder.model).with_suffix(".bin")))

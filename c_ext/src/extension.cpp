@@ -1,0 +1,34 @@
+// What the library exports: OpenVINO's entry point, and C functions that say what will run here.
+
+#include <memory>
+#include <openvino/core/extension.hpp>
+#include <openvino/core/op_extension.hpp>
+#include <vector>
+
+#include "instruction_set.hpp"
+#include "tiled_attention_op.hpp"
+
+OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>(
+    {std::make_shared<ov::OpExtension<mammofm::TiledAttention>>()}));
+
+// The texts belong to the library and live as long as it is loaded.
+extern "C" {
+
+/// Name of the instruction set that the kernels use in this process; NULL if it was refused.
+__attribute__((visibility("default"))) const char* mammofm_instruction_set(void) {
+    const mammofm::InstructionSet& selected = mammofm::selected_instruction_set();
+    return selected.error.empty() ? selected.name.c_str() : nullptr;
+}
+
+/// Why the instruction set that MAMMOFM_ISA asks for was refused, in one line; NULL if it was not.
+__attribute__((visibility("default"))) const char* mammofm_instruction_set_error(void) {
+    const mammofm::InstructionSet& selected = mammofm::selected_instruction_set();
+    return selected.error.empty() ? nullptr : selected.error.c_str();
+}
+
+/// Names of all instruction sets that this CPU can run, lowest first, separated by commas.
+__attribute__((visibility("default"))) const char* mammofm_supported_instruction_sets(void) {
+    return mammofm::supported_instruction_sets().c_str();
+}
+
+}  // extern "C"

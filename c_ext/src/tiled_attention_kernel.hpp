@@ -1,0 +1,60 @@
+// What the dispatcher and the kernels of every instruction set share. Plain data only: an inline
+// function here would be compiled with several sets of flags, and the linker would keep any one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mammofm {
+
+/// Most query rows of one tile; a multiple of every kernel's panel.
+constexpr std::int64_t kTileRows = 128;
+
+/// Longest supported rows of query, key and value, in elements.
+constexpr std::int64_t kMaxDepth = 256;
+
+/// Attention of some rows of one head over some of its keys.
+///
+/// Query row r stands at `position` + r among the keys and sees key j if
+/// `position` + r - `behind` <= j <= `position` + r + `ahead` and key_mask[j] is not zero.
+struct AttentionTile {
+    const float* query;            ///< [rows, depth]
+    const float* key;              ///< [keys of the head, depth]
+    const float* value;            ///< [keys of the head, depth]
+    const std::uint8_t* key_mask;  ///< [keys of the head], or null: all are seen
+    std::int64_t rows;             ///< 1..kTileRows
+    std::int64_t depth;            ///< 1..kMaxDepth
+    std::int64_t key_begin;        ///< only keys in [key_begin, key_end) are looked at
+    std::int64_t key_end;
+    std::int64_t position;
+    std::int64_t behind;
+    std::int64_t ahead;
+    float scale;  ///< multiplies the products of query and key
+
+    float* output;  ///< [rows, depth]
+    /// Null: `output` is final. Else `output` is the sum of exp(score - row_max) * value, and the
+    /// rest of what it takes to merge it with the same rows over other keys goes here.
+    float* row_max;   ///< [rows], -inf if there is no score above it
+    float* row_sum;   ///< [rows], sum of exp(score - row_max)
+    float* row_seen;  ///< [rows], 1 if the row sees any of the keys, else 0
+
+    float* scratch;  ///< scratch_floats(depth) elements, aligned to 64 bytes
+};
+
+/// The kernel of one instruction set. It trusts its arguments.
+struct TiledAttentionKernel {
+    std::size_t (*scratch_floats)(std::int64_t depth);
+    void (*attend)(const AttentionTile& tile);
+};
+
+namespace portable {
+extern const TiledAttentionKernel tiled_attention_kernel;
+}
+namespace avx2 {
+extern const TiledAttentionKernel tiled_attention_kernel;
+}
+namespace avx512 {
+extern const TiledAttentionKernel tiled_attention_kernel;
+}
+
+}  // namespace mammofm

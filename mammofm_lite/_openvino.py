@@ -1,0 +1,50 @@
+"""The one place that imports OpenVINO.
+
+OpenVINO's Python package carries an opt-out usage-statistics client that may open a network
+connection. Nothing in a hospital may: it is made unimportable before OpenVINO looks for it, and
+OpenVINO then falls back to its own no-op stub.
+"""
+
+import sys
+from typing import Any, Final
+
+if "openvino_telemetry" not in sys.modules:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+import openvino as ov
+
+from .native import extension_path, instruction_set
+
+__all__ = ["OPENVINO_VERSION", "cpu_properties", "make_core", "ov"]
+
+OPENVINO_VERSION: Final[str] = ov.__version__.split("-")[0]
+"""Of the library at hand, without the build number."""
+
+
+def make_core() -> Any:
+    """An ``openvino.Core`` that knows the operations of this package.
+
+    Raises
+    ------
+    KernelError
+        The compiled extension is missing, or ``MAMMOFM_ISA`` asks for kernels that it or this CPU
+        does not have: told now, not in the middle of a study.
+    """
+    instruction_set()
+    core = ov.Core()
+    core.add_extension(str(extension_path()))
+    return core
+
+
+def cpu_properties(threads: int) -> dict[str, Any]:
+    """Compile options: one request at a time on `threads` threads, float32 as exported.
+
+    Without the precision hint, CPUs with bfloat16 units would round activations to 8 bits of
+    mantissa and the numbers of one bundle would differ from machine to machine.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+    }

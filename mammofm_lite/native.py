@@ -1,0 +1,96 @@
+"""The compiled extension: where it is and what it runs on this CPU.
+
+The environment variable ``MAMMOFM_ISA`` (``portable``, ``avx2`` or ``avx512``) overrides the choice
+of kernels; it is read once per process.
+"""
+
+import ctypes
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from .errors import KernelError
+
+__all__ = ["extension_path", "instruction_set", "supported_instruction_sets"]
+
+_DISTRIBUTION: Final = "mammofm-lite"
+_LIBRARY: Final = Path("mammofm_lite", "lib", "libmammofm_openvino.so")
+
+
+@cache
+def extension_path() -> Path:
+    """The OpenVINO extension that holds our operations.
+
+    Raises
+    ------
+    KernelError
+        The extension is not there: the package was not installed, or only copied.
+    """
+    for candidate in _candidates():
+        if candidate.is_file():
+            return candidate
+    raise KernelError(
+        f"the compiled extension {_LIBRARY.name} is missing; install the package "
+        "(pip install . builds it) instead of running from a copy of its sources"
+    )
+
+
+def _candidates() -> list[Path]:
+    """Beside this file in a wheel; where the files of the distribution lie in an editable install,
+    whose Python sources stay in the checkout."""
+    beside = Path(__file__).resolve().parents[1] / _LIBRARY
+    try:
+        installed = Path(str(metadata.distribution(_DISTRIBUTION).locate_file(_LIBRARY)))
+    except metadata.PackageNotFoundError:
+        return [beside]
+    return [beside, installed.resolve()]
+
+
+def instruction_set() -> str:
+    """Name of the instruction set that the kernels use in this process.
+
+    Raises
+    ------
+    KernelError
+        The extension is missing or cannot be loaded, or ``MAMMOFM_ISA`` holds a name that the build
+        does not know or that this CPU lacks.
+    """
+    library = _library()
+    error: bytes | None = library.mammofm_instruction_set_error()
+    if error is not None:
+        raise KernelError(error.decode())
+    name: bytes = library.mammofm_instruction_set()
+    return name.decode()
+
+
+def supported_instruction_sets() -> tuple[str, ...]:
+    """Names of all instruction sets that this CPU can run, lowest first.
+
+    Raises
+    ------
+    KernelError
+        The extension is missing or cannot be loaded.
+    """
+    names: bytes = _library().mammofm_supported_instruction_sets()
+    return tuple(names.decode().split(","))
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The extension with its C functions declared."""
+    # The extension links libopenvino, which importing the Python package loads. Not at the top:
+    # _openvino itself needs extension_path.
+    from . import _openvino  # noqa: F401
+
+    path = extension_path()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(
+            f"the compiled extension {path.name} cannot be loaded: {error}"
+        ) from error
+    for name in ("", "_error"):
+        getattr(library, f"mammofm_instruction_set{name}").restype = ctypes.c_char_p
+    library.mammofm_supported_instruction_sets.restype = ctypes.c_char_p
+    return library

@@ -213,7 +213,7 @@ class Bundle:
         """Lines that must stand on every output made with this bundle."""
         lines = [f"Not a medical device. {self.intended_use}"]
         if self.weights.synthetic:
-            lines.append("SYNTHETIC WEIGHTS: the numbers below mean nothing.")
+            lines.append("SYNTHETIC WEIGHTS: every number, mark and sentence is meaningless.")
         if self.weights.notice:
             lines.append(self.weights.notice)
         return tuple(lines)

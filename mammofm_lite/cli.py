@@ -1,0 +1,212 @@
+"""The command line. Heavy imports wait inside the commands, so that ``--help`` is quick.
+
+Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the study cannot be used, 4 the bundle
+or recipe cannot be used.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import ExportError, MammoFMError, UsageError
+from .views import HEADS
+
+__all__ = ["cli", "main"]
+
+WRITERS = ("json", "text", "png", "heat")
+DEFAULT_WRITERS = "json,text,png"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mammofm-lite")
+def cli() -> None:
+    """Mammo-FM on a CPU: diagnosis, localization, report and prognosis. Not a medical device."""
+
+
+def main() -> None:
+    """Entry point: one line per failure, never a traceback for what a user can mend."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except MammoFMError as error:
+        click.echo(f"mammofm-lite: {error}", err=True)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        # The text of an OSError carries a path, and a path may carry a patient's name.
+        click.echo(f"mammofm-lite: cannot read or write: {error.strerror or 'I/O error'}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("MAMMOFM_TRACEBACK"):
+            raise
+        click.echo(f"mammofm-lite: {_defect(error)}", err=True)
+        sys.exit(1)
+
+
+def _defect(error: Exception) -> str:
+    """Where it happened, not what it says: its text might carry a patient's data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "mammofm_lite" in Path(frame.filename).parts]
+    place = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    return (
+        f"a defect of this program: {type(error).__name__}{place}; please report it "
+        "(MAMMOFM_TRACEBACK=1 shows the whole)"
+    )
+
+
+def _names(text: str | None, allowed: tuple[str, ...], what: str) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in allowed]
+    if unknown or not names:
+        given = f"unknown {what} {unknown[0]!r}" if unknown else f"no {what} named"
+        raise UsageError(f"{given}; choose from {', '.join(allowed)}")
+    return names
+
+
+BUNDLE = click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Bundle directory (default: the demonstration bundle).",
+)
+THREADS = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads (default: all)."
+)
+
+
+@cli.command(short_help="Run the heads on a study.")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for result files.")
+@BUNDLE
+@click.option("--heads", help=f"Comma-separated list out of: {', '.join(HEADS)} (default: all).")
+@click.option(
+    "--write",
+    help=f"Kinds of result files, out of: {', '.join(WRITERS)} (default: {DEFAULT_WRITERS}).",
+)
+@THREADS
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone.")
+@click.option("--force", is_flag=True, help="Replace result files that are already there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def infer(
+    study: Path,
+    output: Path | None,
+    bundle: Path | None,
+    heads: str | None,
+    write: str | None,
+    threads: int | None,
+    as_json: bool,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Run the heads on STUDY: a DICOM file, a folder of any depth, or a zip."""
+    chosen = _names(heads, HEADS, "head")
+    kinds = _names(write or DEFAULT_WRITERS, WRITERS, "kind of file") or ()
+    if output is None and (write is not None or force):
+        raise UsageError("--write and --force need a folder for result files: give -o")
+    from .console import Progress
+    from .dicom import read_study
+    from .engine import InferOptions, Model
+    from .progress import StageReporter
+    from .writers.folder import ResultFolder
+
+    folder = ResultFolder(output, kinds, force) if output else None
+    with Progress(quiet) as progress:
+        reporter = StageReporter(progress)
+        model = Model.load(bundle, threads=threads)
+        with reporter.stage("read"):
+            instances = read_study(study)
+        result = model.infer(instances, InferOptions(chosen), observer=progress)
+        if folder:
+            folder.write(result, instances, reporter)
+    click.echo(result.to_json_text() if as_json else _summary(result), nl=False)
+
+
+def _summary(result: Any) -> str:
+    from .writers.text import summary
+
+    return summary(result)
+
+
+@cli.command(short_help="Write a synthetic study.")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace a phantom study that is already there.")
+def phantom(output: Path, seed: int, force: bool) -> None:
+    """Write a synthetic four-view study, and its truth, into the folder OUTPUT."""
+    from .phantom import write_phantom
+
+    if output.exists() and any(output.iterdir()) and not force:
+        raise UsageError("the output folder is not empty; give --force to write into it")
+    truth = write_phantom(output, seed=seed)
+    click.echo(f"wrote a four-view phantom (seed {seed}) with {len(truth.lesions)} planted lesions")
+
+
+@cli.command(short_help="Make a bundle from checkpoints.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--force", is_flag=True, help="Replace a bundle that is already there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def export(recipe: Path, output: Path, force: bool, quiet: bool) -> None:
+    """Turn the checkpoints that RECIPE (TOML) names into the bundle OUTPUT."""
+    try:
+        from .export.build import export_bundle
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"export needs {error.name}; install it with: pip install 'mammofm-lite[export]'"
+        ) from error
+    export_bundle(recipe, output, force=force, tell=None if quiet else _tell)
+    click.echo(f"wrote {output}")
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@cli.command(short_help="Verify a bundle and say what is in it.")
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def info(bundle: Path | None, as_json: bool) -> None:
+    """Verify BUNDLE (default: the demonstration bundle) and say what is in it."""
+    from .bundle import Bundle, demo_bundle_path
+    from .writers.info import describe, describe_text
+
+    opened = Bundle.open(bundle or demo_bundle_path())
+    description = describe(opened)
+    click.echo(json.dumps(description, indent=2) if as_json else describe_text(description))
+
+
+@cli.command(short_help="Measure latency and memory here.")
+@BUNDLE
+@click.option("--study", type=click.Path(path_type=Path), help="Study (default: a phantom).")
+@click.option("--repeats", type=click.IntRange(1, 10_000), default=5, show_default=True)
+@THREADS
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write JSON here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+def bench(
+    bundle: Path | None,
+    study: Path | None,
+    repeats: int,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure latency per stage, cold start and peak memory on this machine."""
+    from .bench import BenchOptions, run_bench, table
+    from .writers.files import write_atomically
+
+    measured = run_bench(BenchOptions(bundle, study, repeats, threads))
+    text = json.dumps(measured, indent=2) + "\n"
+    if output:
+        write_atomically(output, text.encode())
+    click.echo(text if as_json else table(measured), nl=False)

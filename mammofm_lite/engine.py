@@ -1,0 +1,383 @@
+"""`Model`: one bundle, loaded once, that answers any number of studies."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from ._openvino import OPENVINO_VERSION
+from .bundle import Bundle, demo_bundle_path
+from .dicom import FileDecision, Instance, Study, read_pixels, read_study
+from .errors import StudyError, UsageError
+from .graphs import GraphStore, Tensors
+from .heads.agreement import report_flags
+from .heads.diagnosis import interpret_diagnosis, recall_basis
+from .heads.localization import marks_of_view
+from .heads.prognosis import PROJECTIONS, interpret_prognosis, usable_projections
+from .heads.report import ReportRunner
+from .native import instruction_set
+from .prepare import PreparedView, prepare_view
+from .progress import Observer, StageReporter
+from .results import (
+    SCHEMA_VERSION,
+    DiagnosisResult,
+    HeadOutcome,
+    LocalizationResult,
+    Mark,
+    ModelInfo,
+    PrognosisResult,
+    Recall,
+    ReportResult,
+    SoftwareInfo,
+    StudyResult,
+    ViewInfo,
+)
+from .views import HEADS, STANDARD_VIEWS, ViewName
+
+__all__ = ["InferOptions", "Model"]
+
+Features = Mapping[ViewName, Tensors]
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What to compute: the heads asked for; ``None`` means all that the bundle has.
+
+    Raises
+    ------
+    UsageError
+        A head is not one of `bundle.HEADS`, or none is named.
+    """
+
+    heads: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads is None:
+            return
+        unknown = [name for name in self.heads if name not in HEADS]
+        if unknown or not self.heads:
+            named = f"unknown head {unknown[0]!r}" if unknown else "no head named"
+            raise UsageError(f"{named}; heads are {', '.join(HEADS)}")
+
+
+@dataclass(frozen=True)
+class _PreparedStudy:
+    study: Study
+    views: Mapping[ViewName, PreparedView]
+    decisions: tuple[FileDecision, ...]
+
+    @property
+    def missing(self) -> tuple[ViewName, ...]:
+        return tuple(view for view in STANDARD_VIEWS if view not in self.views)
+
+
+class Model:
+    """A loaded bundle. Not for use by two threads at once: make one per thread.
+
+    Examples
+    --------
+    >>> model = Model.load()                              # doctest: +SKIP
+    >>> result = model.infer("study/")                    # doctest: +SKIP
+    >>> result.diagnosis.study[0].probabilities["yes"]    # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self.bundle = bundle
+        self.threads = threads
+        self._graphs = GraphStore(bundle, threads)
+        self._report: ReportRunner | None = None
+
+    @classmethod
+    def load(cls, bundle: str | Path | None = None, *, threads: int | None = None) -> "Model":
+        """Open and verify a bundle; graphs are compiled when first needed.
+
+        Parameters
+        ----------
+        bundle
+            A ``.mfm`` directory; the demonstration bundle of the package if not given.
+        threads
+            CPU threads per study; all that this process may use if not given.
+
+        Raises
+        ------
+        BundleError
+            The bundle is missing, altered or malformed.
+        UsageError
+            `threads` is out of range.
+        """
+        available = len(os.sched_getaffinity(0))
+        if threads is not None and not 1 <= threads <= 1024:
+            raise UsageError(f"threads must be from 1 to 1024, not {threads}")
+        return cls(Bundle.open(bundle or demo_bundle_path()), threads or available)
+
+    def infer(
+        self,
+        study: Study | str | Path,
+        options: InferOptions | None = None,
+        *,
+        observer: Observer | None = None,
+    ) -> StudyResult:
+        """Answer one study.
+
+        Parameters
+        ----------
+        study
+            A DICOM file, a folder, a zip, or a study already read.
+        options
+            Which heads; all by default.
+        observer
+            Called at the begin and end of every stage.
+
+        Raises
+        ------
+        StudyError
+            The study holds nothing that can be used.
+        UsageError
+            `options` ask for something unknown.
+        """
+        reporter = StageReporter(observer)
+        prepared = self.prepare(study, reporter)
+        asked = (options or InferOptions()).heads or self.bundle.heads
+        features = self._encode(asked, prepared, reporter)
+        outcomes = {
+            name: self._outcome(name, features, prepared, reporter)
+            for name in HEADS
+            if name in asked
+        }
+        outcomes = self._with_flags(outcomes)
+        return self._result(prepared, outcomes)
+
+    def prepare(self, study: Study | str | Path, reporter: StageReporter) -> _PreparedStudy:
+        """Read, decode and prepare the views of a study."""
+        if not isinstance(study, Study):
+            with reporter.stage("read"):
+                study = read_study(Path(study))
+        views: dict[ViewName, PreparedView] = {}
+        failures: dict[str, str] = {}
+        for view, instance in study.views.items():
+            try:
+                views[view] = self._prepare_view(view, instance, reporter)
+            except StudyError as error:
+                failures[instance.sop_instance_uid] = str(error)
+        if not views:
+            raise StudyError(next(iter(failures.values()), "the study holds no standard view"))
+        ordered = {view: views[view] for view in STANDARD_VIEWS if view in views}
+        decisions = tuple(_after_failure(decision, failures) for decision in study.decisions)
+        return _PreparedStudy(study, MappingProxyType(ordered), decisions)
+
+    def _prepare_view(
+        self, view: ViewName, instance: Instance, reporter: StageReporter
+    ) -> PreparedView:
+        with reporter.stage("decode", view):
+            stored = read_pixels(instance)
+        with reporter.stage("prepare", view):
+            return prepare_view(
+                stored,
+                photometric_interpretation=instance.photometric_interpretation,
+                rescale_slope=instance.rescale_slope,
+                rescale_intercept=instance.rescale_intercept,
+                laterality=instance.laterality,
+                spec=self.bundle.preprocessing,
+                pixel_spacing_mm=instance.pixel_spacing_mm,
+            )
+
+    def _encode(
+        self, heads: tuple[str, ...], prepared: _PreparedStudy, reporter: StageReporter
+    ) -> Mapping[str, Features]:
+        """Run every encoder that the asked-for heads need, once per view."""
+        specs = [getattr(self.bundle, name) for name in heads]
+        names = {spec.encoder for spec in specs if spec is not None}
+        features: dict[str, Features] = {}
+        for name in sorted(names):
+            graph = self._graphs.graph(self.bundle.encoders[name].model, reporter)
+            per_view: dict[ViewName, Tensors] = {}
+            for view, item in prepared.views.items():
+                with reporter.stage("encode", f"{name} {view}"):
+                    per_view[view] = graph.run({"image": item.image[None, None]})
+            features[name] = per_view
+        return features
+
+    def _outcome(
+        self,
+        name: str,
+        features: Mapping[str, Features],
+        prepared: _PreparedStudy,
+        reporter: StageReporter,
+    ) -> HeadOutcome:
+        spec = getattr(self.bundle, name)
+        if spec is None:
+            return _unanswered(
+                "not_in_bundle", f"the bundle {self.bundle.name!r} has no {name} head"
+            )
+        result = getattr(self, f"_{name}_head")(features[spec.encoder], prepared, reporter)
+        if result is None:
+            have = ", ".join(prepared.views)
+            return _unanswered(
+                "missing_views",
+                f"{name} compares left with right and needs both CC or both MLO views; "
+                f"the study has {have}",
+            )
+        return HeadOutcome("answered", None, None, result)
+
+    def _diagnosis_head(
+        self, features: Features, _: _PreparedStudy, reporter: StageReporter
+    ) -> DiagnosisResult:
+        spec = self.bundle.diagnosis
+        assert spec is not None
+        graph = self._graphs.graph(spec.model, reporter)
+        probabilities = {}
+        with reporter.stage("diagnosis"):
+            for view, tensors in features.items():
+                outputs = graph.run({"pooled": tensors["pooled"]})
+                probabilities[view] = outputs["probabilities"]
+        return interpret_diagnosis(spec, probabilities)
+
+    def _localization_head(
+        self, features: Features, prepared: _PreparedStudy, reporter: StageReporter
+    ) -> LocalizationResult:
+        spec = self.bundle.localization
+        assert spec is not None
+        graph = self._graphs.graph(spec.model, reporter)
+        marks: list[Mark] = []
+        with reporter.stage("localization"):
+            for view, tensors in features.items():
+                outputs = graph.run({name: tensors[name] for name in ("c3", "c4", "c5")})
+                found = (outputs["boxes"], outputs["scores"], outputs["labels"])
+                marks.extend(marks_of_view(spec, view, prepared.views[view].geometry, found))
+        return LocalizationResult(spec.threshold, tuple(features), tuple(marks))
+
+    def _prognosis_head(
+        self, features: Features, prepared: _PreparedStudy, reporter: StageReporter
+    ) -> PrognosisResult | None:
+        spec = self.bundle.prognosis
+        assert spec is not None
+        used = usable_projections(features)
+        if not used:
+            return None
+        graph = self._graphs.graph(spec.model, reporter)
+        blank = np.zeros_like(next(iter(features.values()))["map"])
+        inputs: Tensors = {"usable": np.array([p in used for p in PROJECTIONS], dtype=np.float32)}
+        for projection in PROJECTIONS:
+            pair = projection in used
+            for side, word in (("L", "left"), ("R", "right")):
+                name = f"{projection.lower()}_{word}"
+                view: Any = f"{side}-{projection}"
+                inputs[name] = features[view]["map"] if pair else blank
+        with reporter.stage("prognosis"):
+            outputs = graph.run(inputs)
+        geometries = {view: item.geometry for view, item in prepared.views.items()}
+        return interpret_prognosis(spec, outputs, geometries)
+
+    def _report_head(
+        self, features: Features, _: _PreparedStudy, reporter: StageReporter
+    ) -> ReportResult:
+        spec = self.bundle.report
+        assert spec is not None
+        if self._report is None:
+            self._report = ReportRunner(self.bundle, spec, self._graphs, reporter)
+        with reporter.stage("report"):
+            report = self._report.run({view: tensors["map"] for view, tensors in features.items()})
+        return ReportResult(report, tuple(features), ())
+
+    def _with_flags(self, outcomes: dict[str, HeadOutcome]) -> dict[str, HeadOutcome]:
+        """Compare the report with the other answers, once all are there."""
+        outcome = outcomes.get("report")
+        if outcome is None or not isinstance(outcome.result, ReportResult):
+            return outcomes
+        flags = report_flags(self.bundle, outcome.result, outcomes)
+        result = ReportResult(outcome.result.report, outcome.result.views_used, flags)
+        return {**outcomes, "report": HeadOutcome("answered", None, None, result)}
+
+    def _result(self, prepared: _PreparedStudy, outcomes: dict[str, HeadOutcome]) -> StudyResult:
+        return StudyResult(
+            schema_version=SCHEMA_VERSION,
+            study_instance_uid=prepared.study.study_instance_uid,
+            notices=self.bundle.notices + _failure_notices(prepared),
+            model=self._model_info(),
+            software=self._software_info(),
+            files=prepared.decisions,
+            views=tuple(_view_info(view, prepared) for view in prepared.views),
+            missing_views=prepared.missing,
+            recall=self._recall(outcomes),
+            heads=MappingProxyType(outcomes),
+        )
+
+    def _recall(self, outcomes: Mapping[str, HeadOutcome]) -> Recall | None:
+        basis: list[str] = []
+        suggestions: list[bool] = []
+        diagnosis = outcomes.get("diagnosis")
+        if self.bundle.diagnosis and diagnosis and isinstance(diagnosis.result, DiagnosisResult):
+            labels = recall_basis(self.bundle.diagnosis, diagnosis.result)
+            if labels is not None:
+                suggestions.append(bool(labels))
+                basis.append(f"diagnosis: {', '.join(labels) or 'nothing'} above threshold")
+        report = outcomes.get("report")
+        if report and isinstance(report.result, ReportResult):
+            suggestions.append(report.result.report.recall)
+            basis.append(f"report: {'recall' if report.result.report.recall else 'no recall'}")
+        return Recall(any(suggestions), tuple(basis)) if suggestions else None
+
+    def _model_info(self) -> ModelInfo:
+        bundle = self.bundle
+        return ModelInfo(
+            name=bundle.name,
+            version=bundle.version,
+            sha256=bundle.sha256,
+            precision=bundle.precision,
+            weights_licence=bundle.weights.licence,
+            weights_synthetic=bundle.weights.synthetic,
+            intended_use=bundle.intended_use,
+            file_sha256=MappingProxyType({k: v.sha256 for k, v in sorted(bundle.files.items())}),
+        )
+
+    def _software_info(self) -> SoftwareInfo:
+        return SoftwareInfo(
+            mammofm_lite=__version__,
+            openvino=OPENVINO_VERSION,
+            instruction_set=instruction_set(),
+            cpu=self._graphs.cpu_name,
+            threads=self.threads,
+        )
+
+
+def _unanswered(reason: str, detail: str) -> HeadOutcome:
+    return HeadOutcome("not_answered", reason, detail, None)
+
+
+def _after_failure(decision: FileDecision, failures: Mapping[str, str]) -> FileDecision:
+    uid = decision.sop_instance_uid
+    if uid is None or not decision.used or uid not in failures:
+        return decision
+    return FileDecision(
+        index=decision.index,
+        sop_instance_uid=uid,
+        used=False,
+        view=decision.view,
+        reason="pixels_unusable",
+        detail=failures[uid],
+    )
+
+
+def _failure_notices(prepared: _PreparedStudy) -> tuple[str, ...]:
+    return tuple(
+        f"{decision.view} was found but not used: {decision.detail}"
+        for decision in prepared.decisions
+        if decision.reason == "pixels_unusable"
+    )
+
+
+def _view_info(view: ViewName, prepared: _PreparedStudy) -> ViewInfo:
+    instance = prepared.study.views[view]
+    return ViewInfo(
+        view=view,
+        sop_instance_uid=instance.sop_instance_uid,
+        rows=instance.rows,
+        columns=instance.columns,
+        pixel_spacing_source=instance.pixel_spacing_source,
+        geometry=prepared.views[view].geometry,
+    )

@@ -1,0 +1,114 @@
+"""Compiled graphs of one bundle: each compiled once, when first needed, and reused."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._openvino import OPENVINO_VERSION, cpu_properties, make_core, ov
+from .bundle import Bundle
+from .errors import BundleError
+from .progress import StageReporter
+
+__all__ = ["Graph", "GraphStore"]
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+class Graph:
+    """One compiled graph and its one inference request; not for two threads at once."""
+
+    def __init__(self, name: str, compiled: Any) -> None:
+        self._name = name
+        self._request = compiled.create_infer_request()
+        # One tensor may carry two names: an encoder's map is also its C5.
+        self._outputs = [(sorted(port.get_names()), port) for port in compiled.outputs]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """All names of all outputs."""
+        return tuple(name for names, _ in self._outputs for name in names)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        """Infer; inputs are shared, not copied, and outputs are fresh arrays.
+
+        Raises
+        ------
+        BundleError
+            An output is not finite: such a number must not become an answer.
+        """
+        tensors = {
+            name: ov.Tensor(np.ascontiguousarray(array), shared_memory=True)
+            for name, array in inputs.items()
+        }
+        self._request.infer(tensors)
+        results: Tensors = {}
+        for names, port in self._outputs:
+            array = np.array(self._request.get_tensor(port).data)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise BundleError(f"{self._name}: output {names[0]!r} is not finite")
+            results.update(dict.fromkeys(names, array))
+        return results
+
+
+class GraphStore:
+    """Compiles the graphs of a verified bundle on demand.
+
+    Raises
+    ------
+    BundleError
+        The bundle was made with a newer OpenVINO than the one at hand.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        _check_openvino(bundle)
+        self._bundle = bundle
+        self._threads = threads
+        self._core = make_core()
+        self._graphs: dict[str, Graph] = {}
+
+    @property
+    def cpu_name(self) -> str:
+        return str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+    def graph(self, name: str, reporter: StageReporter) -> Graph:
+        """The graph of file `name`, compiled if this is its first use."""
+        if name not in self._graphs:
+            self._graphs[name] = Graph(name, self.compile(name, reporter))
+        return self._graphs[name]
+
+    def compile(self, name: str, reporter: StageReporter) -> Any:
+        """An ``openvino.CompiledModel`` of file `name`.
+
+        Raises
+        ------
+        BundleError
+            OpenVINO cannot read or compile the graph.
+        """
+        path = self._bundle.file(name)
+        weights = self._bundle.file(str(Path(name).with_suffix(".bin")))
+        try:
+            with reporter.stage("compile", name):
+                model = self._core.read_model(str(path), str(weights))
+                return self._core.compile_model(model, "CPU", cpu_properties(self._threads))
+        except RuntimeError as error:
+            raise BundleError(
+                f"{name}: OpenVINO {OPENVINO_VERSION} cannot load this graph; "
+                "export the bundle anew with this version"
+            ) from error
+
+
+def _check_openvino(bundle: Bundle) -> None:
+    """Graphs of older versions are read by newer ones, not the other way round."""
+    made = bundle.made_with["openvino"]
+    if _parts(made) > _parts(OPENVINO_VERSION):
+        raise BundleError(
+            f"the bundle was made with OpenVINO {made}, newer than the {OPENVINO_VERSION} at hand; "
+            "update mammofm-lite or export the bundle anew"
+        )
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

@@ -1,0 +1,1 @@
+"""One module per head: tensors of its graph in, a typed result out."""

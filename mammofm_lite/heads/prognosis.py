@@ -1,0 +1,104 @@
+"""Prognosis: per-year scores, never-decreasing risk, and where left and right differ most."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import PrognosisSpec
+from ..geometry import ViewGeometry
+from ..results import AsymmetryMap, AsymmetryPeak, Box, PrognosisResult, YearRisk
+from ..views import Projection, ViewName, laterality
+
+__all__ = ["PROJECTIONS", "interpret_prognosis", "usable_projections"]
+
+PROJECTIONS: tuple[Projection, Projection] = ("CC", "MLO")
+
+
+def usable_projections(views: Mapping[ViewName, object]) -> tuple[Projection, ...]:
+    """Projections of which both breasts are there: asymmetry needs a pair."""
+    return tuple(p for p in PROJECTIONS if f"L-{p}" in views and f"R-{p}" in views)
+
+
+def interpret_prognosis(
+    spec: PrognosisSpec,
+    outputs: Mapping[str, npt.NDArray[np.generic]],
+    geometries: Mapping[ViewName, ViewGeometry],
+) -> PrognosisResult:
+    """Name the graph's outputs.
+
+    Parameters
+    ----------
+    outputs
+        ``score`` and ``risk`` float32 [years], ``heatmap`` float32 [years, 2, rows, columns],
+        ``peak`` int [years, 2, 2] (row, column of the heatmap's maximum).
+    geometries
+        Of the views that were used; projections without both sides are left out.
+    """
+    used = usable_projections(geometries)
+    years = tuple(
+        YearRisk(year, float(outputs["score"][i]), float(outputs["risk"][i]))
+        for i, year in enumerate(spec.years)
+    )
+    peaks = tuple(
+        _peak(spec, year, projection, outputs["peak"][i, PROJECTIONS.index(projection)], geometries)
+        for i, year in enumerate(spec.years)
+        for projection in used
+    )
+    maps: dict[ViewName, AsymmetryMap] = {}
+    for projection in used:
+        values = np.array(outputs["heatmap"][-1, PROJECTIONS.index(projection)], np.float32)
+        for view in _pair(projection):
+            maps[view] = _map(spec, view, values, geometries[view])
+    return PrognosisResult(years, used, peaks, MappingProxyType(maps))
+
+
+def _pair(projection: Projection) -> tuple[ViewName, ViewName]:
+    """The left and the right view of a projection."""
+    return ("L-CC", "R-CC") if projection == "CC" else ("L-MLO", "R-MLO")
+
+
+def _map(
+    spec: PrognosisSpec, view: ViewName, values: npt.NDArray[np.float32], geometry: ViewGeometry
+) -> AsymmetryMap:
+    """Cells are drawn around the centres of their windows, which overlap by more than a stride."""
+    if spec.alignment == "latent" and laterality(view) == "R":
+        values = values[:, ::-1]  # the right map was mirrored before it was compared
+    cell = geometry.model_height / spec.map[0], geometry.model_width / spec.map[1]
+    low = [(w - s) / 2 * c for w, s, c in zip(spec.window, spec.stride, cell, strict=True)]
+    size = [n * s * c for n, s, c in zip(values.shape, spec.stride, cell, strict=True)]
+    x1, y1 = low[1], low[0]
+    if spec.alignment == "latent" and laterality(view) == "R":
+        x1 = geometry.model_width - x1 - size[1]
+    return AsymmetryMap(values, (x1, y1, x1 + size[1], y1 + size[0]))
+
+
+def _peak(
+    spec: PrognosisSpec,
+    year: int,
+    projection: Projection,
+    cell: npt.NDArray[np.generic],
+    geometries: Mapping[ViewName, ViewGeometry],
+) -> AsymmetryPeak:
+    row = int(cell[0]) * spec.stride[0]
+    column = int(cell[1]) * spec.stride[1]
+    right = column
+    if spec.alignment == "latent":  # the right map was mirrored before it was compared
+        right = spec.map[1] - column - spec.window[1]
+    left_view, right_view = _pair(projection)
+    return AsymmetryPeak(
+        year,
+        projection,
+        _window(spec, geometries[left_view], row, column),
+        _window(spec, geometries[right_view], row, right),
+    )
+
+
+def _window(spec: PrognosisSpec, geometry: ViewGeometry, row: int, column: int) -> Box:
+    cell_x = geometry.model_width / spec.map[1]
+    cell_y = geometry.model_height / spec.map[0]
+    model = [column, row, column + spec.window[1], row + spec.window[0]]
+    box = np.array([model], dtype=np.float64) * (cell_x, cell_y, cell_x, cell_y)
+    x1, y1, x2, y2 = (round(float(v), 1) for v in geometry.box_to_original(box)[0])
+    return x1, y1, x2, y2

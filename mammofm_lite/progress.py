@@ -1,0 +1,43 @@
+"""What happens while a study is processed, told to whoever asked: events and their durations."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+__all__ = ["Observer", "StageEvent", "StageReporter"]
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """One step, when it begins (`seconds` is ``None``) and when it has ended.
+
+    `stage` is ``read``, ``decode``, ``prepare``, ``encode``, a head's name, ``compile`` or
+    ``write``; `detail` names the view or graph.
+    """
+
+    stage: str
+    detail: str
+    seconds: float | None
+
+
+Observer = Callable[[StageEvent], None]
+
+
+class StageReporter:
+    """Times stages with a monotonic clock and tells the observer, if there is one."""
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+
+    @contextmanager
+    def stage(self, stage: str, detail: str = "") -> Iterator[None]:
+        """Report the begin and, unless the block raises, the end of one stage."""
+        self._tell(StageEvent(stage, detail, None))
+        start = time.perf_counter()
+        yield
+        self._tell(StageEvent(stage, detail, time.perf_counter() - start))
+
+    def _tell(self, event: StageEvent) -> None:
+        if self._observer is not None:
+            self._observer(event)

@@ -1,0 +1,133 @@
+"""The result folder of one study: ``result.json``, ``result.txt``, overlay pictures per view."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..dicom import Instance, Study, read_pixels
+from ..errors import UsageError
+from ..progress import StageReporter
+from ..results import StudyResult, ViewInfo
+from ..views import STANDARD_VIEWS
+from .files import write_atomically
+from .png import OverlayHeatmap, OverlayMark, display_image, render_overlay, write_png
+from .text import summary
+
+__all__ = ["ResultFolder"]
+
+
+_NAMES: Final = (
+    "result.json",
+    "result.txt",
+    *(f"{view}{kind}.png" for view in STANDARD_VIEWS for kind in ("", "-asymmetry")),
+)
+
+
+class ResultFolder:
+    """Writes the kinds of files asked for; each file is atomic.
+
+    ``json`` and ``text`` give ``result.json`` and ``result.txt``, ``png`` one picture per view with
+    the localization head's marks, ``heat`` one per compared view with the prognosis head's map.
+
+    Raises
+    ------
+    UsageError
+        The folder exists as a file, or holds results and `force` is not set.
+    """
+
+    def __init__(self, folder: Path, kinds: tuple[str, ...], force: bool) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError("the output is a file; give a folder")
+        self._folder = folder
+        self._kinds = kinds
+        self._taken = [folder / name for name in _NAMES if (folder / name).exists()]
+        if self._taken and not force:
+            raise UsageError(
+                f"the output folder already has {self._taken[0].name}; give --force to replace it"
+            )
+
+    def write(self, result: StudyResult, study: Study, reporter: StageReporter) -> None:
+        """Write all kinds; result.json last, so that its presence says the folder is complete.
+
+        Files of an earlier result go first: a picture of another study must not stay behind.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in self._taken:
+            path.unlink(missing_ok=True)
+        for info in result.views:
+            self._pictures(result, study, info, reporter)
+        with reporter.stage("write", "text and json"):
+            if "text" in self._kinds:
+                write_atomically(self._folder / "result.txt", summary(result).encode())
+            if "json" in self._kinds:
+                write_atomically(self._folder / "result.json", result.to_json_text().encode())
+
+    def _pictures(
+        self, result: StudyResult, study: Study, info: ViewInfo, reporter: StageReporter
+    ) -> None:
+        heat = _heat(result, info) if "heat" in self._kinds else None
+        if "png" not in self._kinds and heat is None:
+            return
+        with reporter.stage("write", info.view):
+            image = _image(study.views[info.view])
+            if "png" in self._kinds:
+                marks, labels = _marks(result, info), _labels(result)
+                caption = _caption(result, info, _searched(result, marks))
+                rgb = render_overlay(image, info.geometry, marks, caption=caption, labels=labels)
+                write_png(self._folder / f"{info.view}.png", rgb)
+            if heat is not None:
+                caption = _caption(result, info, "Asymmetry of the last year; no marks drawn.")
+                rgb = render_overlay(image, info.geometry, [], caption=caption, heatmap=heat)
+                write_png(self._folder / f"{info.view}-asymmetry.png", rgb)
+
+
+def _image(instance: Instance) -> npt.NDArray[np.uint8]:
+    return display_image(
+        read_pixels(instance),
+        instance.photometric_interpretation,
+        instance.rescale_slope,
+        instance.rescale_intercept,
+    )
+
+
+def _heat(result: StudyResult, info: ViewInfo) -> OverlayHeatmap | None:
+    """The map of a view that was compared with the other side, on one scale for both."""
+    answer = result.prognosis
+    if answer is None or info.view not in answer.heatmaps:
+        return None
+    found = answer.heatmaps[info.view]
+    limits = (float(found.values.min()), float(found.values.max()))
+    return OverlayHeatmap(found.values, found.extent_px, limits, "left-right asymmetry")
+
+
+def _labels(result: StudyResult) -> tuple[str, ...]:
+    """Every label marked anywhere in the study, so that each has one colour in all views."""
+    found = result.localization
+    return tuple(sorted({mark.label for mark in found.marks})) if found else ()
+
+
+def _marks(result: StudyResult, info: ViewInfo) -> list[OverlayMark]:
+    found = result.localization
+    marks = [] if found is None else [mark for mark in found.marks if mark.view == info.view]
+    return [OverlayMark(mark.box_px, mark.label, mark.score) for mark in marks]
+
+
+def _searched(result: StudyResult, marks: list[OverlayMark]) -> str:
+    """What the picture shows, so that one without marks is not taken for a negative answer."""
+    found = result.localization
+    if found is None:
+        outcome = result.heads.get("localization")
+        why = outcome.detail if outcome else "the localization head was not asked for"
+        return f"Not searched for findings: {why}."
+    if not marks:
+        return f"Searched; no mark at or above {found.threshold:g}."
+    return f"Marks at or above {found.threshold:g}; a score is not a probability."
+
+
+def _caption(result: StudyResult, info: ViewInfo, shown: str) -> tuple[str, ...]:
+    model = (
+        f"{result.model.name} {result.model.version}, mammofm-lite {result.software.mammofm_lite}"
+    )
+    return (f"{info.view}   {model}", shown, *result.notices)

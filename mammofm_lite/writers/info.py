@@ -1,0 +1,61 @@
+"""What is in a bundle, for a person and for a program."""
+
+from dataclasses import asdict
+from typing import Any
+
+from ..bundle import Bundle
+
+__all__ = ["describe", "describe_text"]
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """A verified bundle's identity, licence, heads, labels and self-check, as JSON types."""
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "sha256": bundle.sha256,
+        "intended_use": bundle.intended_use,
+        "weights": asdict(bundle.weights),
+        "precision": bundle.precision,
+        "made_with": dict(bundle.made_with),
+        "preprocessing": asdict(bundle.preprocessing),
+        "encoders": {name: dict(spec.outputs) for name, spec in bundle.encoders.items()},
+        "heads": {name: asdict(getattr(bundle, name)) for name in bundle.heads},
+        "files": {name: asdict(record) for name, record in sorted(bundle.files.items())},
+        "self_check": dict(bundle.self_check),
+        "notices": list(bundle.notices),
+    }
+
+
+def describe_text(description: dict[str, Any]) -> str:
+    """`describe` as a short text."""
+    megabytes = sum(record["bytes"] for record in description["files"].values()) / 1e6
+    weights = "synthetic" if description["weights"]["synthetic"] else "trained"
+    size = description["preprocessing"]
+    lines = [
+        f"{description['name']} {description['version']}  "
+        f"({megabytes:.1f} MB, sha256 {description['sha256'][:12]})",
+        f"use        {description['intended_use']}",
+        f"weights    {weights}; licence {description['weights']['licence']}",
+        f"precision  {description['precision']}",
+        f"input      {size['height']} rows x {size['width']} columns, 8 bit",
+        f"made with  {', '.join(f'{k} {v}' for k, v in description['made_with'].items())}",
+        "heads",
+        *(f"  {line}" for line in _heads(description["heads"])),
+        *(f"! {notice}" for notice in description["notices"]),
+    ]
+    return "\n".join(lines)
+
+
+def _heads(heads: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, spec in heads.items():
+        detail = f"encoder {spec['encoder']}"
+        if name == "diagnosis":
+            detail += "; " + ", ".join(label["name"] for label in spec["labels"])
+        elif name == "localization":
+            detail += f"; {', '.join(spec['labels'])}; marks at {spec['threshold']:g} and above"
+        elif name == "prognosis":
+            detail += f"; years {', '.join(map(str, spec['years']))}"
+        lines.append(f"{name:<13} {detail}")
+    return lines

@@ -1,0 +1,112 @@
+"""The wheel, installed where only the runtime's dependencies exist, answers a study."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LARGEST_WHEEL_MB = 16
+
+
+def run(*command: object, cwd: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet")
+    # The build requirements are pinned in the test environment: the same build, without a download.
+    run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the wheel and what it asks for; returns its bin folder."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    tools = folder / "venv" / "bin"
+    pip = (tools / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    run(*pip, "--constraint", ROOT / "constraints.txt", wheel, cwd=folder)
+    return tools
+
+
+def test_what_is_inside(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for name in (
+        "mammofm_lite/py.typed",
+        "mammofm_lite/schema/result-1.schema.json",
+        "mammofm_lite/bundles/demo.mfm/bundle.json",
+        "mammofm_lite/export/recipes/full-synthetic.toml",
+        "mammofm_lite/quant/__init__.py",
+    ):
+        assert name in names
+    assert any(name.endswith(".so") for name in names)
+    tops = {name.split("/")[0] for name in names}
+    assert all(top.startswith("mammofm_lite") for top in tops), tops
+    assert wheel.name.startswith("mammofm_lite-")
+    assert "-py3-none-" in wheel.name
+    assert wheel.stat().st_size < LARGEST_WHEEL_MB * 1e6
+
+
+def test_only_the_runtime_is_there(clean: Path) -> None:
+    code = (
+        "import importlib.util as u;"
+        "print([n for n in ('torch', 'nncf', 'transformers', 'scipy', 'cv2', 'PIL', 'libjpeg')"
+        " if u.find_spec(n)])"
+    )
+    assert run(clean / "python", "-c", code, cwd=clean).strip() == "[]"
+
+
+def test_it_answers_a_study(clean: Path, tmp_path: Path) -> None:
+    command = clean / "mammofm-lite"
+    run(command, "phantom", tmp_path / "study", "--seed", "4", cwd=tmp_path)
+    printed = run(command, "infer", tmp_path / "study", "-o", tmp_path / "out", cwd=tmp_path)
+    assert "SUGGESTION" in printed
+    assert (tmp_path / "out" / "result.json").is_file()
+
+
+def test_export_says_what_it_needs(clean: Path, tmp_path: Path) -> None:
+    recipe = ROOT / "export" / "recipes" / "demo.toml"
+    done = subprocess.run(
+        [clean / "mammofm-lite", "export", recipe, "-o", tmp_path / "x.mfm"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "pip install 'mammofm-lite[export]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_sizes_are_printed(clean: Path, wheel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = next((clean.parent / "lib").glob("python3*/site-packages"))
+    pip = {path for name in ("pip", "setuptools") for path in site.glob(f"{name}*")}
+    total = sum(
+        path.stat().st_size
+        for path in site.rglob("*")
+        if path.is_file() and not path.is_symlink() and not pip & set(path.parents)
+    )
+    with capsys.disabled():
+        print(
+            f"\n  wheel {wheel.stat().st_size / 1e6:.1f} MB, "
+            f"with everything it needs {total / 1e6:.0f} MB installed"
+        )
+    assert total < 400e6

@@ -50,7 +50,6 @@ MapShape = tuple[int, int, int]
 EncoderOutput = Literal["pooled", "map", "c3", "c4", "c5"]
 
 _CUBIC_A: Final = -0.75
-_FIXED_POINT: Final = 2048
 _LONGEST_PLAIN_MEAN: Final = 4096
 
 
@@ -145,21 +144,22 @@ def single(names: Sequence[str]) -> list[frozenset[str]]:
 # ---- encoder ------------------------------------------------------------------------------------
 
 
-def _cubic_taps(fraction: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Fixed-point weights ``[n, 4]`` of the four neighbours of points at a fraction of a pixel."""
-    distance = np.abs(fraction[:, None] - np.arange(-1, 3, dtype=np.float32)).astype(np.float32)
-    a = np.float32(_CUBIC_A)
+def _cubic_taps(fraction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weights ``[n, 4]`` of the four neighbours of points at a fraction of a pixel."""
+    distance = np.abs(fraction[:, None] - np.arange(-1, 3))
+    a = _CUBIC_A
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    taps = np.where(distance <= 1, near, far)
-    taps[:, 3] = 1 - taps[:, :3].sum(axis=1)
-    return np.asarray(np.rint(taps * _FIXED_POINT) / _FIXED_POINT, np.float64)
+    return np.where(distance <= 1, near, far)
 
 
 def cubic_matrix(source_px: int, target_px: int) -> Float32Array:
-    """Resize of one axis as a matrix, with OpenCV's INTER_CUBIC weights for uint8.
+    """Resize of one axis as a matrix, with the weights of OpenCV's INTER_CUBIC.
 
-    Half-pixel centres, a = -0.75, edge repeated, weights rounded to 11 bits. Source: facts 7.
+    Half-pixel centres, a = -0.75, edge repeated. OpenCV's portable code rounds the weights of a
+    uint8 picture to 11 bits (facts 7), but its x86 packages, the reference's among them, take
+    another path that does not. These weights are not rounded: of the reference's own resized
+    picture one pixel in 262144 then differs, and with rounded ones 2826.
 
     Parameters
     ----------
@@ -171,8 +171,7 @@ def cubic_matrix(source_px: int, target_px: int) -> Float32Array:
     numpy.ndarray
         float32 ``[target_px, source_px]``; each row has at most four entries.
     """
-    scale = source_px / target_px
-    position = ((np.arange(target_px) + 0.5) * scale - 0.5).astype(np.float32)
+    position = (np.arange(target_px) + 0.5) * (source_px / target_px) - 0.5
     first = np.floor(position)
     taps = _cubic_taps(position - first)
     columns = np.clip(first.astype(np.int64)[:, None] + np.arange(-1, 3), 0, source_px - 1)

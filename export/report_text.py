@@ -135,18 +135,22 @@ def _findings(views: str) -> dict[str, Any]:
             mass,
             *anywhere,
             _finding("focal_asymmetry", "Focal asymmetry", *_where(views)),
-            _finding("global_asymmetry", "Global asymmetry."),
             _finding("intramammary_lymph_node", "Intramammary lymph node", *_where(views)),
         ]
     }
 
 
 def _some(side: str) -> dict[str, Any]:
-    """A breast with findings, as far as its views can show them."""
+    """A breast with findings, as far as its views can show them.
+
+    A global asymmetry is the breast as a whole: it stands alone, and needs both views.
+    """
     cases: dict[str, Any] = {
         views: {"repeat": {"rule": f"finding_{views}"}, "separator": " ", "most": MOST_FINDINGS}
         for views in ("both", "CC", "MLO")
     }
+    everywhere = _finding("global_asymmetry", "Global asymmetry.")
+    cases["both"] = {"either": [cases["both"], everywhere]}
     return {"by_views": side, "cases": {**cases, "none": {"either": []}}}
 
 

@@ -163,8 +163,7 @@ def test_cubic_resize_is_within_one_grey_level_of_stored(stored, size: str):
     height, width = map(int, size.split("x"))
     difference = np.abs(_resize(vectors["in"], height, width) - vectors[f"out_{size}"])
     assert difference.max() <= 1
-    # Rounding alone decides: OpenCV's vector path differs from exact arithmetic in few pixels.
-    assert (difference > 0).mean() < 0.02
+    assert (difference > 0).mean() < 0.001
 
 
 @settings(max_examples=30, deadline=None)
@@ -176,20 +175,21 @@ def test_cubic_resize_is_within_one_grey_level_of_opencv(sizes, seed: int):
     assert np.abs(_resize(image, new_height, new_width) - expected).max() <= 1
 
 
-def test_detector_image_is_within_one_grey_level_of_reference(golden):
-    for size in ("512x512", "768x512"):
-        expected = golden("retinanet_b5")[f"image_{size}"]
-        resized = _resize(synthetic_image(1520, 912, SEED), *expected.shape)
-        assert np.abs(resized - expected).max() <= 1
-
-
-@given(st.integers(4, 300), st.integers(4, 300))
-def test_cubic_weights_are_11_bit_and_keep_a_constant(source_px: int, target_px: int):
+@given(st.integers(4, 200), st.integers(1, 200))
+def test_cubic_weights_keep_a_constant(source_px: int, target_px: int):
     matrix = cubic_matrix(source_px, target_px)
-    fixed = matrix * 2048
-    np.testing.assert_array_equal(fixed, np.rint(fixed))
-    assert np.abs(matrix.sum(axis=1) - 1).max() <= 2 / 2048
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=0, atol=1e-6)
     assert (matrix != 0).sum(axis=1).max() <= 4
+
+
+@pytest.mark.parametrize("size", ["512x512", "768x512"])
+def test_cubic_resize_equals_the_reference(golden, size: str):
+    """All but a few pixels of the picture that the reference's own detector was given."""
+    height, width = map(int, size.split("x"))
+    wanted = golden("retinanet_b5")[f"image_{size}"]
+    difference = np.abs(_resize(synthetic_image(1520, 912, SEED), height, width) - wanted)
+    assert difference.max() <= 1
+    assert (difference > 0).sum() <= 10
 
 
 def test_resize_to_same_size_is_identity():

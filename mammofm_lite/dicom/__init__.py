@@ -1,0 +1,16 @@
+"""DICOM studies: which files are the four standard views, and their pixels.
+
+`read_study` looks at the heads of the files and decides; `read_pixels` decodes one chosen view.
+Nothing is guessed, every file gets a decision, and no message names a path or a patient.
+
+>>> from pathlib import Path
+>>> from mammofm_lite.dicom import read_pixels, read_study
+>>> study = read_study(Path("study"))                  # doctest: +SKIP
+>>> pixels = read_pixels(study.views["L-CC"])          # doctest: +SKIP
+"""
+
+from ._pixels import read_pixels
+from ._study import read_study
+from ._types import FileDecision, Instance, Study
+
+__all__ = ["FileDecision", "Instance", "Study", "read_pixels", "read_study"]

@@ -141,15 +141,27 @@ def _summary(result: Any) -> str:
 @cli.command(short_help="Write a synthetic study.")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--lesions", type=click.IntRange(0, 3), help="How many (default: by the seed).")
+@click.option(
+    "--photometric",
+    type=click.Choice(["MONOCHROME1", "MONOCHROME2"]),
+    default="MONOCHROME2",
+    show_default=True,
+    help="PhotometricInterpretation.",
+)
 @click.option("--force", is_flag=True, help="Replace a phantom study that is already there.")
-def phantom(output: Path, seed: int, force: bool) -> None:
+def phantom(output: Path, seed: int, lesions: int | None, photometric: Any, force: bool) -> None:
     """Write a synthetic four-view study, and its truth, into the folder OUTPUT."""
-    from .phantom import write_phantom
+    from .phantom import PhantomOptions, write_phantom
 
     if output.exists() and any(output.iterdir()) and not force:
         raise UsageError("the output folder is not empty; give --force to write into it")
-    truth = write_phantom(output, seed=seed)
-    click.echo(f"wrote a four-view phantom (seed {seed}) with {len(truth.lesions)} planted lesions")
+    options = PhantomOptions(lesions=lesions, photometric_interpretation=photometric)
+    truth = write_phantom(output, seed=seed, options=options)
+    planted = {0: "no lesion", 1: "one lesion"}.get(
+        len(truth.lesions), f"{len(truth.lesions)} lesions"
+    )
+    click.echo(f"wrote a four-view phantom (seed {seed}) with {planted} planted")
 
 
 @cli.command(short_help="Make a bundle from checkpoints.")

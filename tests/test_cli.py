@@ -201,6 +201,17 @@ def test_info(tmp_path: Path) -> None:
     assert set(described["heads"]) == {"diagnosis", "localization", "prognosis", "report"}
 
 
+def test_phantom_options(tmp_path: Path) -> None:
+    import pydicom
+
+    done = run("phantom", tmp_path / "p", "--lesions", 2, "--photometric", "MONOCHROME1")
+    assert "2 lesions planted" in done.stdout
+    assert len(json.loads((tmp_path / "p" / "truth.json").read_text())["lesions"]) == 2
+    ds = pydicom.dcmread(tmp_path / "p" / "L-CC.dcm", stop_before_pixels=True)
+    assert ds.PhotometricInterpretation == "MONOCHROME1"
+    fails(run("phantom", tmp_path / "p"), 2, "the output folder is not empty; give --force")
+
+
 def test_bench_reports_every_stage(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
     done = run("bench", "--repeats", "1", "-o", output)

@@ -130,4 +130,4 @@ def _caption(result: StudyResult, info: ViewInfo, shown: str) -> tuple[str, ...]
     model = (
         f"{result.model.name} {result.model.version}, mammofm-lite {result.software.mammofm_lite}"
     )
-    return (f"{info.view}   {model}", shown, *result.notices)
+    return (info.view, shown, model, *result.notices)

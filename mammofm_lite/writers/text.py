@@ -69,18 +69,20 @@ def _head(outcome: HeadOutcome) -> Iterator[str]:
 
 
 def _diagnosis(answer: DiagnosisResult) -> Iterator[str]:
-    rows = [("study", answer.study)]
-    rows += [(SIDES[side], scores) for side, scores in sorted(answer.breasts.items(), reverse=True)]
-    rows += [(view, scores) for view, scores in answer.views.items()]
+    columns = [("study", answer.study)]
+    columns += [
+        (SIDES[side], answer.breasts[side]) for side in ("R", "L") if side in answer.breasts
+    ]
+    yield f"{'':<26} " + "".join(f"{name:<22}" for name, _ in columns).rstrip()
     for index, score in enumerate(answer.study):
-        cells = (f"{name} {_score(scores[index])}" for name, scores in rows[:3])
-        yield f"{score.label:<26} " + "   ".join(cells)
+        cells = (f"{_score(scores[index]):<22}" for _, scores in columns)
+        yield f"{score.label:<26} " + "".join(cells).rstrip()
 
 
 def _score(score: LabelScore) -> str:
     if "yes" in score.probabilities:
-        mark = " (above threshold)" if score.value == "yes" else ""
-        return f"{score.probabilities['yes']:.3f}{mark}"
+        above = f" (at least {score.threshold:g})" if score.value == "yes" else ""
+        return f"{score.probabilities['yes']:.3f}{above}"
     return f"{score.value} ({score.probabilities[score.value or '']:.2f})"
 
 

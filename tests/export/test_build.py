@@ -1,0 +1,98 @@
+"""A recipe becomes a bundle: whole or not at all, checked, and the same every time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mammofm_lite.bundle import Bundle, demo_bundle_path
+from mammofm_lite.errors import ExportError
+from mammofm_lite.export import part as part_module
+from mammofm_lite.export.build import export_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "export" / "recipes" / "demo.toml"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The demonstration bundle made anew, and what the exporter said."""
+    lines: list[str] = []
+    target = tmp_path_factory.mktemp("export") / "demo.mfm"
+    export_bundle(DEMO, target, tell=lines.append)
+    return target, lines
+
+
+def description(bundle: Path) -> dict[str, object]:
+    value: dict[str, object] = json.loads((bundle / "bundle.json").read_text())
+    return value
+
+
+def test_the_shipped_bundle_is_what_its_recipe_gives(exported: tuple[Path, list[str]]) -> None:
+    """But for the last bits of numbers, which may differ from one CPU to another."""
+    made, shipped = exported[0], demo_bundle_path()
+    ours, theirs = description(made), description(shipped)
+    for changing in ("files", "self_check"):
+        del ours[changing], theirs[changing]
+    assert ours == theirs
+    assert {p.name for p in made.iterdir()} == {p.name for p in shipped.iterdir()}
+    for name in ("grammar.json", "tokenizer.json", "MODEL_CARD.md"):
+        assert (made / name).read_bytes() == (shipped / name).read_bytes()
+    for weights in made.glob("*.bin"):
+        assert weights.stat().st_size == (shipped / weights.name).stat().st_size
+
+
+def test_progress_tells_five_phases(exported: tuple[Path, list[str]]) -> None:
+    phases = {line[:5] for line in exported[1] if line.startswith("[")}
+    assert phases == {f"[{n}/5]" for n in range(1, 6)}
+    assert any("largest relative difference" in line for line in exported[1])
+
+
+def test_the_self_check_is_in_the_bundle(exported: tuple[Path, list[str]]) -> None:
+    bundle = Bundle.open(exported[0])
+    assert set(bundle.self_check) == {
+        "view",
+        "diagnosis",
+        "localization",
+        "prognosis",
+        "report",
+    }
+    for check in bundle.self_check.values():
+        exact = [v for k, v in check["largest_relative_difference"].items() if "half" not in k]
+        assert exact
+        assert max(exact) <= 1e-4
+    fusion = bundle.self_check["report"]["operations"]["head_report_fusion.xml"]
+    decoder = bundle.self_check["report"]["operations"]["head_report_decoder.xml"]
+    assert fusion["TiledAttention"] == 1
+    assert decoder["TiledAttention"] == 2 * 2
+
+
+def test_an_existing_bundle_stays(exported: tuple[Path, list[str]]) -> None:
+    before = (exported[0] / "bundle.json").read_bytes()
+    with pytest.raises(ExportError, match="exists; give --force to replace it"):
+        export_bundle(DEMO, exported[0])
+    assert (exported[0] / "bundle.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("broken", ["difference", "census"])
+def test_a_graph_that_fails_its_check_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    if broken == "difference":
+        monkeypatch.setattr(part_module, "compare", lambda *given: {"pooled": 2e-4})
+        message = "view: output 'pooled' of the IR differs from torch by 0.0002, more than 0.0001"
+    else:
+        monkeypatch.setattr(part_module, "operation_census", lambda model: {"Convolution": 1})
+        message = "view: the IR has 1 Convolution operations, expected"
+    with pytest.raises(ExportError, match=message):
+        export_bundle(DEMO, tmp_path / "x.mfm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_replaced_whole(exported: tuple[Path, list[str]], tmp_path: Path) -> None:
+    target = tmp_path / "x.mfm"
+    target.mkdir()
+    (target / "stale").write_text("old")
+    export_bundle(DEMO, target, force=True)
+    assert {p.name for p in target.iterdir()} == {p.name for p in exported[0].iterdir()}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.mfm"]

@@ -76,7 +76,7 @@ def test_breasts_touch_their_edge_and_leave_air(seed: int, chosen: PhantomOption
         chest, air = (0, -1) if laterality(view) == "L" else (-1, 0)
         breast = largest_part(image)
         # A field of odd proportions holds a small breast.
-        assert breast[:, chest].mean() > 0.2
+        assert breast[:, chest].mean() > 0.1
         assert not breast[:, air].any()
         assert 0.05 < breast.mean() < 0.7
     assert chosen.lesions is None or len(truth.lesions) == chosen.lesions

@@ -13,6 +13,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
+	@command -v g++ >/dev/null || { echo "g++ is missing: apt-get install g++" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # An editable install lists its modules once: a changed .py needs no reinstall, a new one does.
@@ -40,8 +41,19 @@ demo: $(VENV)/.runtime ## make a synthetic study, run the four heads of the demo
 test: $(VENV)/.develop ## install what the tests need, run them all
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/.runtime ## latency per stage, cold start, peak memory of the demo bundle
+$(VENV)/.bench: $(VENV)/.runtime
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[export,bench]'
+	@touch $@
+
+FULL := build/full.mfm
+$(FULL): $(VENV)/.bench export/recipes/full-synthetic.toml
+	$(BIN)/mammofm-lite export export/recipes/full-synthetic.toml -o $@ --force
+
+bench: $(VENV)/.bench $(FULL) ## latency and memory, of the demo and the full-size bundle, and the peers beside them
 	$(BIN)/mammofm-lite bench
+	$(BIN)/mammofm-lite bench --bundle $(FULL)
+	$(BIN)/python benchmarks/peers.py $(FULL)
+	$(BIN)/python benchmarks/attention.py
 
 lint: $(VENV)/.runtime $(VENV)/.lint ## ruff, mypy, clang-format: the checks a change must pass
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ output, which is renamed at the end: a bundle is there whole or not at all.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -32,22 +33,38 @@ TOLERANCE: Final = 1e-4
 
 
 def export_bundle(
-    recipe_path: Path, output: Path, *, force: bool = False, tell: Tell | None = None
+    recipe_path: Path,
+    output: Path,
+    *,
+    force: bool = False,
+    acknowledge_licence: bool = False,
+    tell: Tell | None = None,
 ) -> Bundle:
     """Write the bundle that a recipe describes, and open it again to prove that it is whole.
+
+    Weights under a restricted licence are exported only with `acknowledge_licence`: whoever
+    exports has read the licence and is allowed this use.
 
     Raises
     ------
     ExportError
-        The recipe or a checkpoint is unusable, the output exists and `force` is not set, or a
-        graph differs from torch by more than its tolerance.
+        The recipe or a checkpoint is unusable, the licence was not acknowledged, the output
+        exists and `force` is not set, or a graph differs from torch by more than its tolerance.
     """
     say = tell or (lambda line: None)
     say(f"[1/{PHASES}] recipe {recipe_path.name}")
     recipe = load_recipe(recipe_path)
+    if recipe.restricted and not acknowledge_licence:
+        raise ExportError(
+            f"the licence of these weights ({recipe.licence}) restricts their use: "
+            f"{recipe.notice} Read it in full; if it allows what you do, export again with "
+            "--acknowledge-licence"
+        )
     if output.exists() and not force:
         raise ExportError(f"{output} exists; give --force to replace it")
     output.parent.mkdir(parents=True, exist_ok=True)
+    if force:
+        _remove_unfinished(output)
     scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
     try:
         _write(recipe, scratch, say)
@@ -76,6 +93,10 @@ def _write(recipe: Recipe, folder: Path, say: Tell) -> None:
 def _phases(part: Part, recipe: Recipe, folder: Path, say: Tell) -> Part:
     say(f"[2/{PHASES}] {part.name}: weights")
     part.load()
+    for file, names in part.ignored().items():
+        say(f"        {file}: ignored {', '.join(names)}")
+    for note in part.notes:
+        say(f"        NOTE {note}")
     say(f"[3/{PHASES}] {part.name}: conversion")
     part.convert(folder, half_weights=recipe.half_weights)
     say(f"[4/{PHASES}] {part.name}: torch against IR")
@@ -93,6 +114,14 @@ def _worst(part: Part) -> str:
         cost = "another number of boxes" if None in half else f"{max(v or 0.0 for v in half):.1e}"
         text += f" (half-precision weights: {cost})"
     return text
+
+
+def _remove_unfinished(output: Path) -> None:
+    """What exports to this output left behind when they were killed."""
+    unfinished = re.compile(re.escape(f".{output.name}-") + "([a-z0-9_]{8}|old)")
+    for path in output.parent.iterdir():
+        if unfinished.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace(scratch: Path, output: Path) -> None:
@@ -117,11 +146,7 @@ def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, A
         "name": recipe.name,
         "version": recipe.version,
         "intended_use": recipe.intended_use,
-        "weights": {
-            "synthetic": recipe.synthetic,
-            "licence": recipe.licence,
-            "notice": recipe.notice,
-        },
+        "weights": _weights(recipe),
         "precision": "f32_f16_weights" if recipe.half_weights else "f32",
         "made_with": {"mammofm_lite": __version__, "openvino": OPENVINO_VERSION},
         "preprocessing": asdict(recipe.preprocessing),
@@ -136,6 +161,15 @@ def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, A
     }
 
 
+def _weights(recipe: Recipe) -> dict[str, Any]:
+    weights = {
+        "synthetic": recipe.synthetic,
+        "licence": recipe.licence,
+        "notice": recipe.notice,
+    }
+    return weights | ({"restricted": True} if recipe.restricted else {})
+
+
 def _model_card(recipe: Recipe) -> str:
     origin = (
         "Synthetic: deterministic random numbers. Every answer is meaningless."
@@ -143,6 +177,7 @@ def _model_card(recipe: Recipe) -> str:
         else "See `provenance` in bundle.json."
     )
     heads = ", ".join(name for name in HEADS if getattr(recipe, name))
+    restricted = " (restricted)" if recipe.restricted else ""
     return f"""# {recipe.name} {recipe.version}
 
 {recipe.intended_use}
@@ -150,7 +185,7 @@ def _model_card(recipe: Recipe) -> str:
 Not a medical device.
 
 - Weights: {origin}
-- Licence of the weights: {recipe.licence}. {recipe.notice}
+- Licence of the weights: {recipe.licence}{restricted}. {recipe.notice}
 - Input: {recipe.preprocessing.height} rows x {recipe.preprocessing.width} columns, 8 bit, one view
 - Heads: {heads}
 - Torch against IR, and the operations of every graph: `self_check` in bundle.json

@@ -19,6 +19,8 @@ from mammofm_lite._openvino import cpu_properties, make_core, ov
 from mammofm_lite.errors import ExportError
 
 from .graphs import compare, operation_census
+from .recipe import WeightSource
+from .weights import load_into
 
 __all__ = [
     "HALF",
@@ -47,6 +49,27 @@ class Part(ABC):
         self.name = name
         self.differences: dict[str, float | None] = {}
         self.census: dict[str, dict[str, int]] = {}
+        self.notes: list[str] = []
+        """What a person who exports should know of the weights, a line each."""
+        self._origins: dict[WeightSource, dict[str, Any]] = {}
+
+    def fill(
+        self, module: torch.nn.Module, source: WeightSource, ignore: tuple[str, ...] = ()
+    ) -> None:
+        """`load_into`, and remember where the weights came from."""
+        self._origins[source] = load_into(module, source, ignore)
+
+    def origin(self, source: WeightSource) -> dict[str, Any]:
+        """What the provenance says of a source, in full once `fill` has read it."""
+        return self._origins.get(source) or source.describe()
+
+    def ignored(self) -> dict[str, list[str]]:
+        """What files held that nothing takes, by file."""
+        return {
+            origin["file"]: origin["ignored"]
+            for origin in self._origins.values()
+            if origin.get("ignored")
+        }
 
     @property
     @abstractmethod

@@ -1,8 +1,9 @@
 """The parts of a bundle that are one graph each: encoders, diagnosis, localization, prognosis."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,14 @@ from .graphs import (
     localization_graph,
     prognosis_graph,
 )
-from .models.asymmetry import AsymmetryConfig, AsymmetryHead, PrognosisModel
+from .models.asymmetry import AsymmetryHead, PrognosisModel
 from .models.boxes import postprocess
 from .models.clip import ImageProjection, normalised
 from .models.diagnosis import DiagnosisHead, LabelGroup, LinearClassifier
 from .models.efficientnet import EfficientNet, named_config
 from .models.retinanet import RawDetections, RetinaNet, RetinaNetConfig
 from .part import Arrays, GraphPart, Part, as_numpy, gate, run_graph
+from .pickled import BACKBONE, HEAD_ATTRIBUTES, UNUSED_TENSORS, asymmetry_config, check_paddings
 from .recipe import (
     DiagnosisRecipe,
     EncoderRecipe,
@@ -36,12 +38,18 @@ from .recipe import (
     LocalizationRecipe,
     PrognosisRecipe,
     Recipe,
+    WeightSource,
 )
 from .report_part import ReportPart
 from .synthetic import synthetic_image, synthetic_vector
-from .weights import load_into
+from .weights import Digests, different_tensors, digests, read_weights
 
 __all__ = ["EncoderPart", "head_parts"]
+
+# Where the reference's files keep what is not the head's own (facts 2.1).
+CLIP_BACKBONE: Final = "image_encoder."
+CLIP_REST: Final = (CLIP_BACKBONE, "text_encoder.", "text_projection.", "logit_scale")
+DETECTOR_BACKBONE: Final = "efficientnet."
 
 
 class EncoderPart(GraphPart):
@@ -57,6 +65,7 @@ class EncoderPart(GraphPart):
         self.config = named_config(spec.architecture, spec.padding)
         self.shapes = self.config.feature_shapes(self.image_size)
         self.features: dict[str, Arrays] = {}
+        self._digests: Digests = {}
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -65,11 +74,26 @@ class EncoderPart(GraphPart):
 
     @property
     def provenance(self) -> Any:
-        return self.spec.weights.describe()
+        return self.origin(self.spec.weights)
 
     def load(self) -> None:
+        source = self.spec.weights
         self._module = EfficientNet(self.config).eval()
-        load_into(self._module, self.spec.weights, ignore=("_fc.",))
+        if source.source == "file" and source.object:
+            check_paddings(source, self.config)
+        self.fill(self._module, source, ignore=("_fc.",))
+        if source.source == "file":
+            self._digests = digests(self._module.state_dict())
+
+    def own_backbone(self, source: WeightSource, prefix: str) -> list[str]:
+        """Tensors of this encoder that a head's file, under a prefix, holds with other numbers.
+
+        Empty where the file holds no encoder of its own, or this one is synthetic.
+        """
+        if source.source == "synthetic" or not self._digests:
+            return []
+        inside = read_weights(replace(source, prefix=source.prefix + prefix)).tensors
+        return different_tensors(self._digests, digests(inside)) if inside else []
 
     def graph(self) -> Any:
         outputs: Any = self.spec.outputs
@@ -124,9 +148,9 @@ class DiagnosisPart(GraphPart):
 
     @property
     def provenance(self) -> Any:
-        sources = {label.name: label.weights.describe() for label in self.spec.labels}
+        sources = {label.name: self.origin(label.weights) for label in self.spec.labels}
         if self.spec.projection_weights:
-            sources["projection"] = self.spec.projection_weights.describe()
+            sources["projection"] = self.origin(self.spec.projection_weights)
         return sources
 
     def load(self) -> None:
@@ -136,7 +160,8 @@ class DiagnosisPart(GraphPart):
             holder.image_projection = projection = ImageProjection(
                 self.encoder.config.head_channels, self.spec.projection_size, self.spec.projection
             )
-            load_into(holder, self.spec.projection_weights)
+            self.fill(holder, self.spec.projection_weights, ignore=CLIP_REST)
+            self._check_backbone(self.spec.projection_weights, "the projection")
         groups = [self._group(label) for label in self.spec.labels]
         self._module = DiagnosisHead(groups, projection).eval()
 
@@ -145,8 +170,13 @@ class DiagnosisPart(GraphPart):
             return LabelGroup(label.name, label.kind, self._prompts(label))
         outputs = 1 if label.kind == "binary" else len(label.classes)
         classifier = LinearClassifier(self.encoder.config.head_channels, outputs)
-        load_into(classifier, label.weights, ignore=("image_encoder.",))
+        self.fill(classifier, label.weights, ignore=(CLIP_BACKBONE,))
+        self._check_backbone(label.weights, f"label {label.name!r}")
         return LabelGroup(label.name, label.kind, classifier)
+
+    def _check_backbone(self, source: WeightSource, what: str) -> None:
+        accepted = self.spec.shared_backbone
+        _check_backbone(self, self.encoder, source, CLIP_BACKBONE, what, accepted=accepted)
 
     def _prompts(self, label: LabelRecipe) -> Tensor:
         """Text embeddings [prompts, size]; a text encoder to make them from is not built yet."""
@@ -174,6 +204,39 @@ class DiagnosisPart(GraphPart):
     def expected_operations(self) -> dict[str, int]:
         layers = {None: 0, "linear": 1, "mlp": 2}[self.spec.projection]
         return {"MatMul": len(self.spec.labels) + layers, "TiledAttention": 0}
+
+
+def _check_backbone(
+    part: Part,
+    encoder: EncoderPart,
+    source: WeightSource,
+    prefix: str,
+    what: str,
+    *,
+    accepted: bool,
+) -> None:
+    """Refuse a head that was trained on another encoder than the bundle runs for it.
+
+    The reference trains heads on copies of its encoder, whose batch statistics may have moved even
+    where its weights were frozen (facts 6). Such a head on this encoder answers something else
+    than the reference does: a recipe may accept that, but it is said and recorded.
+    """
+    differing = encoder.own_backbone(source, prefix)
+    if not differing:
+        return
+    name = source.path.name if source.path else ""
+    found = (
+        f"{name} holds another encoder than {encoder.name!r} "
+        f"(tensors that differ: {len(differing)}, the first {differing[0]})"
+    )
+    if not accepted:
+        raise ExportError(
+            f"{part.name}, {what}: {found}. Load the encoder from this file, and make one bundle "
+            "for every such file; a diagnosis or prognosis head may instead set "
+            "'shared_backbone = true' to accept the difference"
+        )
+    part.notes.append(f"{what}: {found}")
+    part.origin(source)["backbone"] = found
 
 
 def _label_entry(label: LabelRecipe) -> dict[str, Any]:
@@ -207,14 +270,17 @@ class LocalizationPart(GraphPart):
 
     @property
     def provenance(self) -> Any:
-        return self.spec.weights.describe()
+        return self.origin(self.spec.weights)
 
     def load(self) -> None:
         channels = self.encoder.config.pyramid_channels
         config = RetinaNetConfig(channels, len(self.spec.labels), self.spec.channels)
         self._module = RetinaNet(config).eval()
         # The checkpoint's encoder copy is a part of its own.
-        load_into(self._module, self.spec.weights, ignore=("efficientnet.",))
+        self.fill(self._module, self.spec.weights, ignore=(DETECTOR_BACKBONE,))
+        _check_backbone(
+            self, self.encoder, self.spec.weights, DETECTOR_BACKBONE, "detector", accepted=False
+        )
 
     def _options(self) -> LocalizationOptions:
         return LocalizationOptions(
@@ -295,24 +361,27 @@ class PrognosisPart(GraphPart):
 
     @property
     def provenance(self) -> Any:
-        return {f"year {year}": source.describe() for year, source in self.spec.years}
+        return {f"year {year}": self.origin(source) for year, source in self.spec.years}
 
     def load(self) -> None:
-        config = AsymmetryConfig(
-            channels=self.encoder.config.head_channels,
-            latent_height=self.spec.latent[0],
-            latent_width=self.spec.latent[1],
-            stretch=self.spec.stretch,
-            flexible=self.spec.flexible,
-            alignment=None if self.spec.alignment == "none" else self.spec.alignment,
-            mean=self.spec.mean,
-            std=self.spec.std,
-        )
         heads = {}
         for year, source in self.spec.years:
-            heads[year] = AsymmetryHead(config)
-            load_into(heads[year], source)
+            channels = self.encoder.config.head_channels
+            heads[year] = AsymmetryHead(asymmetry_config(self.spec, year, source, channels))
+            self._fill_head(heads[year], year, source)
         self._module = PrognosisModel(heads).eval()
+
+    def _fill_head(self, head: AsymmetryHead, year: int, source: WeightSource) -> None:
+        if not source.object:
+            self.fill(head, source)
+            return
+        unused = ("cc_stretch_params", "mlo_stretch_params") if self.spec.stretch == "none" else ()
+        self.fill(head, source, ignore=(*UNUSED_TENSORS, *unused))
+        origin = self.origin(source)
+        origin["ignored"] = [name for name in origin["ignored"] if name not in HEAD_ATTRIBUTES]
+        origin |= {"mean": head.config.mean, "std": head.config.std}
+        accepted = self.spec.shared_backbone
+        _check_backbone(self, self.encoder, source, BACKBONE, f"year {year}", accepted=accepted)
 
     def graph(self) -> Any:
         return prognosis_graph(self._module, self.encoder.shapes["map"][1:])

@@ -2,11 +2,14 @@
 
 Each table names its weights as ``{ source = "synthetic", seed = N }`` (deterministic numbers for
 parity tests and benchmarks) or ``{ source = "file", path = "...", key = "model", prefix = "..." }``
-(a torch checkpoint, opened with ``weights_only=True``; `key` picks the state dict inside it and
-`prefix` is what its keys carry in front of this module's own). Paths are relative to the recipe.
+(a torch checkpoint, of which nothing is run; `key` picks the state dict inside it and `prefix` is
+what its keys carry in front of this module's own). A file that is one pickled module, as the
+prognosis checkpoints are, takes ``object = true`` in place of `key`. Paths are relative to the
+recipe.
 """
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -41,13 +44,15 @@ class WeightSource:
     path: Path | None = None
     key: str = ""
     prefix: str = ""
+    object: bool = False
 
     def describe(self) -> dict[str, Any]:
         """For the bundle's provenance: no folder names, only the file's own name."""
         if self.source == "synthetic":
             return {"source": "synthetic", "seed": self.seed}
         name = self.path.name if self.path else ""
-        return {"source": "file", "file": name, "key": self.key, "prefix": self.prefix}
+        place = {"object": True} if self.object else {"key": self.key}
+        return {"source": "file", "file": name, **place, "prefix": self.prefix}
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,13 @@ class LabelRecipe:
 
 @dataclass(frozen=True)
 class DiagnosisRecipe:
-    """`projection` is the CLIP image projection that zero-shot labels need."""
+    """`projection` is the CLIP image projection that zero-shot labels need.
+
+    `shared_backbone` accepts labels whose file holds another encoder than the head's.
+    """
 
     encoder: str
+    shared_backbone: bool
     labels: tuple[LabelRecipe, ...]
     projection: Literal["linear", "mlp"] | None
     projection_size: int
@@ -97,13 +106,19 @@ class LocalizationRecipe:
 
 @dataclass(frozen=True)
 class PrognosisRecipe:
+    """`mean` and `std` may be left to the years' files, where these hold the whole head.
+
+    `shared_backbone` accepts years whose file holds another encoder than the head's.
+    """
+
     encoder: str
+    shared_backbone: bool
     stretch: Literal["matrix", "vector", "none"]
     latent: tuple[int, int]
     flexible: bool
     alignment: Literal["none", "latent"]
-    mean: float
-    std: float
+    mean: float | None
+    std: float | None
     years: tuple[tuple[int, WeightSource], ...]
 
 
@@ -127,6 +142,7 @@ class Recipe:
     half_weights: bool
     licence: str
     notice: str
+    restricted: bool
     preprocessing: PreprocessingSpec
     encoders: tuple[EncoderRecipe, ...]
     diagnosis: DiagnosisRecipe | None
@@ -137,6 +153,22 @@ class Recipe:
     def encoder(self, name: str) -> EncoderRecipe:
         """The encoder a head names."""
         return next(encoder for encoder in self.encoders if encoder.name == name)
+
+    def sources(self) -> Iterator[tuple[str, WeightSource]]:
+        """Every weight source, with the name of what it fills."""
+        for encoder in self.encoders:
+            yield f"encoder {encoder.name!r}", encoder.weights
+        if self.diagnosis:
+            for label in self.diagnosis.labels:
+                yield f"label {label.name!r}", label.weights
+            if self.diagnosis.projection_weights:
+                yield "the projection", self.diagnosis.projection_weights
+        if self.localization:
+            yield "localization", self.localization.weights
+        for year, source in self.prognosis.years if self.prognosis else ():
+            yield f"prognosis of year {year}", source
+        if self.report:
+            yield "report", self.report.weights
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -166,7 +198,7 @@ class _Reader:
         bundle = fields.object("bundle").only(
             "name", "version", "intended_use", "synthetic", "half_weights"
         )
-        licence = fields.object("licence").only("id", "notice")
+        licence = fields.object("licence").only("id", "notice", "restricted")
         heads = fields.object("heads").only("diagnosis", "localization", "prognosis", "report")
         encoders = tuple(
             self.encoder(name, entry) for name, entry in fields.object("encoders").items()
@@ -179,6 +211,7 @@ class _Reader:
             half_weights=bundle.flag("half_weights"),
             licence=licence.text("id"),
             notice=licence.text("notice"),
+            restricted=licence.optional("restricted", licence.flag) or False,
             preprocessing=_preprocessing(fields.object("preprocessing")),
             encoders=encoders,
             diagnosis=self._head(heads, "diagnosis", self.diagnosis),
@@ -187,6 +220,7 @@ class _Reader:
             report=self._head(heads, "report", self.report),
         )
         _check_encoders(recipe, fields)
+        _check_origin(recipe, licence)
         return recipe
 
     @staticmethod
@@ -198,12 +232,17 @@ class _Reader:
         if source == "synthetic":
             fields.only("source", "seed")
             return WeightSource("synthetic", seed=fields.integer("seed", 0, MAX_SEED))
-        fields.only("source", "path", "key", "prefix")
+        fields.only("source", "path", "key", "prefix", "object")
+        key = fields.optional("key", fields.text) or ""
+        pickled = fields.optional("object", fields.flag) or False
+        if pickled and key:
+            raise fields.error(f"{fields.where}: 'key' has no meaning with 'object = true'")
         return WeightSource(
             "file",
             path=self.folder / fields.text("path"),
-            key=fields.optional("key", fields.text) or "",
+            key=key,
             prefix=fields.optional("prefix", fields.text) or "",
+            object=pickled,
         )
 
     def encoder(self, name: str, fields: Fields) -> EncoderRecipe:
@@ -225,7 +264,7 @@ class _Reader:
         )
 
     def diagnosis(self, fields: Fields) -> DiagnosisRecipe:
-        fields.only("encoder", "labels", "projection")
+        fields.only("encoder", "shared_backbone", "labels", "projection")
         projection = fields.optional("projection", fields.object)
         if projection:
             projection.only("kind", "size", "weights")
@@ -236,6 +275,7 @@ class _Reader:
             raise fields.error(f"{fields.where}: zero-shot labels need a 'projection'")
         return DiagnosisRecipe(
             encoder=fields.text("encoder"),
+            shared_backbone=fields.optional("shared_backbone", fields.flag) or False,
             labels=labels,
             projection=cast(Any, projection and projection.choice("kind", ("linear", "mlp"))),
             projection_size=projection.integer("size", 1, 8192) if projection else 0,
@@ -275,7 +315,10 @@ class _Reader:
         )
 
     def prognosis(self, fields: Fields) -> PrognosisRecipe:
-        fields.only("encoder", "stretch", "latent", "flexible", "alignment", "mean", "std", "years")
+        fields.only(
+            *("encoder", "shared_backbone", "stretch", "latent", "flexible", "alignment"),
+            *("mean", "std", "years"),
+        )
         years = []
         for entry in fields.objects("years"):
             entry.only("year", "weights")
@@ -283,14 +326,21 @@ class _Reader:
         if not years or [year for year, _ in years] != sorted({year for year, _ in years}):
             raise fields.error(f"{fields.where}: 'years' must rise, each year once")
         latent = fields.integers("latent", 2)
+        whole = all(source.object for _, source in years)
+        if not whole and not ("mean" in fields and "std" in fields):
+            raise fields.error(
+                f"{fields.where}: 'mean' and 'std' may be left out only where every year is a "
+                "file with 'object = true'"
+            )
         return PrognosisRecipe(
             encoder=fields.text("encoder"),
+            shared_backbone=fields.optional("shared_backbone", fields.flag) or False,
             stretch=cast(Any, fields.choice("stretch", ("matrix", "vector", "none"))),
             latent=(latent[0], latent[1]),
             flexible=fields.flag("flexible"),
             alignment=cast(Any, fields.choice("alignment", ("none", "latent"))),
-            mean=fields.number("mean"),
-            std=fields.number("std", 1e-6),
+            mean=fields.optional("mean", fields.number),
+            std=fields.optional("std", lambda key: fields.number(key, 1e-6)),
             years=tuple(years),
         )
 
@@ -349,3 +399,14 @@ def _check_encoders(recipe: Recipe, fields: Fields) -> None:
                 f"{fields.where}: head {name!r} needs output {lacking[0]!r} "
                 f"of encoder {head.encoder!r}"
             )
+
+
+def _check_origin(recipe: Recipe, licence: Fields) -> None:
+    """Weights from files need a licence stated in full; synthetic ones must be called so."""
+    if recipe.restricted and not recipe.notice:
+        raise licence.error(f"{licence.where}: a restricted licence needs its terms in 'notice'")
+    for name, source in recipe.sources():
+        if source.source == "file" and "restricted" not in licence:
+            raise licence.error(f"{licence.where}: 'restricted' must be true or false")
+        if source.source == "synthetic" and not recipe.synthetic:
+            raise licence.error(f"the weights of {name} are synthetic; set bundle 'synthetic'")

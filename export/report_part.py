@@ -31,7 +31,6 @@ from .part import (
 from .recipe import ReportRecipe
 from .report_graphs import decoder_graph, fusion_graph, memory_names
 from .report_text import BOS, report_grammar, report_tokenizer, sample_report
-from .weights import load_into
 
 __all__ = ["ReportPart", "decode_logits"]
 
@@ -65,7 +64,7 @@ class ReportPart(Part):
 
     @property
     def provenance(self) -> Any:
-        return self.spec.weights.describe()
+        return self.origin(self.spec.weights)
 
     def load(self) -> None:
         self._grammar_json = report_grammar()
@@ -79,7 +78,7 @@ class ReportPart(Part):
                 f"'max_tokens' is {self.spec.max_tokens}"
             )
         self._module = ReportModel(self._config()).eval()
-        load_into(self._module, self.spec.weights)
+        self.fill(self._module, self.spec.weights)
 
     def _config(self) -> ReportConfig:
         _, channels, rows, columns = self._map_shape

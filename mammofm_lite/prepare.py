@@ -3,15 +3,20 @@
 Source: reference facts, section 7, steps 1 to 6 (the CPU branch). Equal bit for bit: all
 arithmetic is float32, the 8-bit value is truncated, the crop and resizing rules keep their
 oddities, because the checkpoints were trained on what they give.
+
+One step is added, for pixels that the file itself calls no image (`_without_misleading`): it
+changes nothing unless they would spoil the grey scale of all others, and then the result says so.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from .background import NO_BACKGROUND, Background, background_masks, filled
 from .errors import StudyError, UsageError
 from .geometry import Runs, ViewGeometry
 from .resize import resize_area
@@ -22,9 +27,11 @@ __all__ = ["PreparedView", "PreprocessingSpec", "crop_runs", "prepare_view"]
 StoredImage = npt.NDArray[np.integer[Any]]
 UInt8Image = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+_T = TypeVar("_T", bound=np.generic)
 
 _PHOTOMETRIC: Final = ("MONOCHROME1", "MONOCHROME2")
 _MIN_INSIDE_PX: Final = 8  # nothing smaller is a mammogram, and the crop rule needs some pixels
+_LEAST_SHOWN: Final = 0.01  # part of the image that padding and shutter must leave
 _CHUNK_ELEMENTS: Final = 1 << 17  # of float32: half a megabyte, stays in the L2 cache
 
 
@@ -73,10 +80,21 @@ class PreprocessingSpec:
 
 @dataclass(frozen=True)
 class PreparedView:
-    """A view as the encoders take it: `image` uint8 [height, width], and where it came from."""
+    """A view as the encoders take it.
+
+    Parameters
+    ----------
+    image
+        uint8 [height, width].
+    geometry
+        Where its pixels came from.
+    deviations
+        Codes out of `DEVIATIONS`; empty where every step was the reference's.
+    """
 
     image: UInt8Image
     geometry: ViewGeometry
+    deviations: tuple[str, ...] = ()
 
 
 def prepare_view(
@@ -88,6 +106,7 @@ def prepare_view(
     laterality: Laterality,
     spec: PreprocessingSpec,
     pixel_spacing_mm: tuple[float, float] | None = None,
+    background: Background = NO_BACKGROUND,
 ) -> PreparedView:
     """Prepare one view.
 
@@ -101,6 +120,8 @@ def prepare_view(
         ``"L"`` or ``"R"``; matters only when `spec` mirrors.
     pixel_spacing_mm
         Distance of rows, then of columns; kept in the geometry.
+    background
+        Pixels that are no image by the file's own word.
 
     Raises
     ------
@@ -111,7 +132,16 @@ def prepare_view(
     inside = _inside_border(stored, spec.border_px)
     _check_attributes(photometric_interpretation, rescale_slope, rescale_intercept)
     inverted = photometric_interpretation == "MONOCHROME1"
-    grey = _grey_levels(inside, (rescale_slope, rescale_intercept), inverted)
+    rescale = (rescale_slope, rescale_intercept)
+    inside, deviations = _without_misleading(
+        inside,
+        {
+            code: _cut(mask, spec.border_px)
+            for code, mask in background_masks(stored, background).items()
+        },
+        _Stretch(rescale, inverted, spec.background_threshold),
+    )
+    grey = _grey_levels(inside, rescale, inverted)
     row_runs, column_runs = crop_runs(grey, spec.background_threshold)
     image = resize_area(_glue(grey, row_runs, column_runs), spec.height, spec.width)
     if image.min() == image.max():  # the encoder would divide by zero
@@ -128,10 +158,16 @@ def prepare_view(
         mirrored=mirrored,
         pixel_spacing_mm=pixel_spacing_mm,
     )
-    return PreparedView(np.ascontiguousarray(image[:, ::-1]) if mirrored else image, geometry)
+    image = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+    return PreparedView(image, geometry, deviations)
 
 
 def _inside_border(stored: StoredImage, border_px: int) -> StoredImage:
+    _check_image(stored, border_px)
+    return _cut(stored, border_px)
+
+
+def _check_image(stored: StoredImage, border_px: int) -> None:
     if stored.ndim != 2 or stored.dtype.kind not in "iu":
         raise StudyError(
             f"the pixels are {stored.dtype} {list(stored.shape)}; a view is one frame of one "
@@ -144,7 +180,11 @@ def _inside_border(stored: StoredImage, border_px: int) -> StoredImage:
             f"the image is {rows} rows x {columns} columns, too small for a mammogram; "
             f"at least {least} x {least} are needed"
         )
-    return stored[border_px : rows - border_px, border_px : columns - border_px]
+
+
+def _cut(image: npt.NDArray[_T], border_px: int) -> npt.NDArray[_T]:
+    rows, columns = image.shape
+    return image[border_px : rows - border_px, border_px : columns - border_px]
 
 
 def _check_attributes(photometric: str, slope: float, intercept: float) -> None:
@@ -157,6 +197,95 @@ def _check_attributes(photometric: str, slope: float, intercept: float) -> None:
             f"RescaleSlope is {slope:g} and RescaleIntercept {intercept:g}; the slope must be "
             "non-zero and both finite"
         )
+
+
+# -------------------- before step 3: pixels that are no image
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """What the way from stored values to grey levels depends on, besides their extremes."""
+
+    rescale: tuple[float, float]
+    inverted: bool
+    background_threshold: int
+
+    @property
+    def falling(self) -> bool:
+        """Whether a greater stored value is darker."""
+        return (self.rescale[0] < 0) != self.inverted
+
+
+def _without_misleading(
+    inside: StoredImage, masks: Mapping[str, Flags], stretch: _Stretch
+) -> tuple[StoredImage, tuple[str, ...]]:
+    """Set pixels that are no image to background, where they would mislead the steps that follow.
+
+    The reference knows neither padding nor shutters, and its checkpoints were trained so. Usually
+    that does no harm: manufacturers name the air beside the breast as padding, and it is dark. It
+    misleads where such pixels are brighter than background, or where they lie so far off that the
+    image is left with less than half of the grey levels. Everything else stays bit for bit.
+
+    Returns
+    -------
+    The image, and the codes of the masks that were applied.
+    """
+    masks = {code: mask for code, mask in masks.items() if mask.any()}
+    if not masks:
+        return inside, ()
+    _grey_scale(*_extremes(inside), stretch.rescale, stretch.inverted)  # refuses what is constant
+    codes = _misleading(inside, masks, stretch)
+    if not codes:
+        return inside, ()
+    mask = _union([masks[code] for code in codes])
+    if np.count_nonzero(mask) > (1 - _LEAST_SHOWN) * mask.size:
+        raise StudyError("pixel padding and display shutter cover the whole image")
+    changed = filled(inside, mask, falling=stretch.falling)
+    if changed.min() == changed.max():
+        raise StudyError("the image is constant apart from pixel padding and display shutter")
+    return changed, codes
+
+
+def _misleading(
+    inside: StoredImage, masks: Mapping[str, Flags], stretch: _Stretch
+) -> tuple[str, ...]:
+    """The masks that mislead, one after the other, each seen on the scale that the others leave."""
+    image = inside[~_union(list(masks.values()))]
+    if not image.size:
+        return tuple(masks)
+    ends = {code: _extremes(inside[mask]) for code, mask in masks.items()}
+    shown = _extremes(image)
+    codes: list[str] = []
+    while (code := _most_misleading(ends, shown, stretch)) is not None:
+        codes.append(code)
+        del ends[code]
+    return tuple(code for code in masks if code in codes)
+
+
+def _most_misleading(
+    ends: Mapping[str, tuple[int, int]], shown: tuple[int, int], stretch: _Stretch
+) -> str | None:
+    """By the extremes of each mask's pixels and of the image that is `shown`."""
+    least = min([shown[0], *(low for low, _ in ends.values())])
+    most = max([shown[1], *(high for _, high in ends.values())])
+    if not ends or least == most:
+        return None
+    scale = _grey_scale(least, most, stretch.rescale, stretch.inverted)
+    brightest = {code: int(scale.levels(pair).max()) for code, pair in ends.items()}
+    for code, level in brightest.items():
+        if level > stretch.background_threshold:
+            return code
+    if 2 * (shown[1] - shown[0]) < most - least:
+        return next(code for code, pair in ends.items() if pair[0] == least or pair[1] == most)
+    return None
+
+
+def _extremes(stored: StoredImage) -> tuple[int, int]:
+    return int(stored.min()), int(stored.max())
+
+
+def _union(masks: Sequence[Flags]) -> Flags:
+    return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
 
 
 # -------------------- steps 1, 3 and 4: grey levels
@@ -183,6 +312,12 @@ class _GreyScale:
         values -= self.low
         values /= self.span
         values *= np.float32(255)
+
+    def levels(self, stored: Sequence[int]) -> UInt8Image:
+        """Grey levels of some stored values."""
+        values = np.array(stored, np.float32)
+        self.apply(values)
+        return values.astype(np.uint8)
 
 
 def _grey_levels(inside: StoredImage, rescale: tuple[float, float], inverted: bool) -> UInt8Image:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .dicom import FileDecision
+from .dicom import FileDecision, VoiLut
 from .geometry import ViewGeometry
 from .report import Report
 from .views import Laterality, Projection, ViewName
@@ -41,11 +41,12 @@ __all__ = [
     "SoftwareInfo",
     "StudyResult",
     "ViewInfo",
+    "VoiPolicy",
     "YearRisk",
     "result_schema",
 ]
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"  # 1.1: deviations and voi of a view
 _NOT_IN_JSON: Final = {"json": False}
 
 Box = tuple[float, float, float, float]
@@ -77,8 +78,25 @@ class SoftwareInfo:
 
 
 @dataclass(frozen=True)
+class VoiPolicy:
+    """What was done with the file's windows and tables for display, and what it carries.
+
+    `applied` is always ``"none"``: the reference's pixel steps apply no VOI LUT, and its
+    checkpoints were trained so.
+    """
+
+    file: VoiLut
+    applied: Literal["none"] = "none"
+    why: str = "the reference applies no VOI LUT"
+
+
+@dataclass(frozen=True)
 class ViewInfo:
-    """One view that was used."""
+    """One view that was used.
+
+    `deviations` holds codes out of `deviations.DEVIATIONS`, which has a sentence for each; it is
+    empty where the file was taken as it is and every pixel step was the reference's.
+    """
 
     view: ViewName
     sop_instance_uid: str
@@ -86,6 +104,8 @@ class ViewInfo:
     columns: int
     pixel_spacing_source: str | None
     geometry: ViewGeometry
+    deviations: tuple[str, ...]
+    voi: VoiPolicy
 
 
 @dataclass(frozen=True)

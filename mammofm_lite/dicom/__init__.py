@@ -9,8 +9,17 @@ Nothing is guessed, every file gets a decision, and no message names a path or a
 >>> pixels = read_pixels(study.views["L-CC"])          # doctest: +SKIP
 """
 
+from ._display import VoiLut
 from ._pixels import read_pixels
 from ._study import read_study
-from ._types import FileDecision, Instance, Study
+from ._types import FileDecision, Instance, ReadOptions, Study
 
-__all__ = ["FileDecision", "Instance", "Study", "read_pixels", "read_study"]
+__all__ = [
+    "FileDecision",
+    "Instance",
+    "ReadOptions",
+    "Study",
+    "VoiLut",
+    "read_pixels",
+    "read_study",
+]

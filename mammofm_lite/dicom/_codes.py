@@ -18,6 +18,7 @@ __all__ = [
     "LATERALITIES",
     "NEWER_SYNTAXES",
     "PIXEL_SYNTAXES",
+    "RADIOGRAPHY",
     "STANDARD_PROJECTIONS",
     "VIEW_CODES",
     "VIEW_MODIFIER_CODES",
@@ -32,6 +33,8 @@ KEY_OBJECT: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 DICOMDIR: Final = "1.2.840.10008.1.3.10"
 
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
+# Computed radiography, and digital X-ray For Presentation: archives hold mammograms as such.
+RADIOGRAPHY: Final = frozenset({_STORAGE + "1", _STORAGE + "1.1"})
 # SOP class (or a branch of them, ending in a dot): stable code, what it is
 _OTHER_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     DICOMDIR: ("dicomdir", "a DICOMDIR index"),

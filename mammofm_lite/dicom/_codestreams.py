@@ -13,7 +13,7 @@ from typing import Final
 
 from ..errors import StudyError
 
-__all__ = ["FrameShape", "jpeg_2000", "jpeg_lossless", "jpeg_ls"]
+__all__ = ["FrameShape", "jpeg_2000", "jpeg_lossless", "jpeg_ls", "kind_of_code_stream"]
 
 _SOI, _EOI, _SOS, _DHT, _DRI, _DQT, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0xDB, 0xFE
 _SOF_LOSSLESS: Final = 0xC3  # ITU-T T.81: process 14, Huffman
@@ -24,6 +24,7 @@ _ANY_SOF: Final = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC} | {_SOF_LS}
 _MAX_CATEGORIES: Final = 17  # SSSS 0 to 16, T.81 H.1.2.2
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"
+_BEYOND_PART_1: Final = 0xC000  # of Rsiz: high-throughput (T.814) and extensions (T.801)
 _SOT, _SOD, _EOC = 0xFF90, 0xFF93, b"\xff\xd9"
 
 
@@ -43,6 +44,35 @@ def _malformed(what: str) -> StudyError:
 
 def _cut_off() -> StudyError:
     return StudyError("the compressed pixel data are cut off; copy the file again")
+
+
+# -------------------- what it is
+
+
+def kind_of_code_stream(start: bytes) -> str | None:
+    """What a frame is by its markers, never by trying a decoder.
+
+    Parameters
+    ----------
+    start
+        The frame's first bytes; some thousand reach the frame head.
+
+    Returns
+    -------
+    ``"jpeg_lossless"``, ``"jpeg_ls"`` or ``"jpeg_2000"``; ``None`` for everything else.
+    """
+    if start[4:8] == b"jP  ":
+        box = start.find(b"jp2c" + _SOC_SIZ)
+        return kind_of_code_stream(start[box + 4 :]) if box >= 0 else None
+    if start.startswith(_SOC_SIZ) and len(start) >= 8:
+        beyond = int.from_bytes(start[6:8], "big") & _BEYOND_PART_1
+        return None if beyond else "jpeg_2000"
+    kinds = {_SOF_LOSSLESS: "jpeg_lossless", _SOF_LS: "jpeg_ls"}
+    try:
+        heads = (marker for marker, _, _ in _segments(start) if marker in _ANY_SOF)
+        return kinds.get(next(heads, 0))
+    except StudyError:  # no JPEG, or its frame head lies further on
+        return None
 
 
 # -------------------- JPEG

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from ._codes import DICOMDIR, FOR_PRESENTATION, NEWER_SYNTAXES, PIXEL_SYNTAXES
+from ._codes import DICOMDIR, FOR_PRESENTATION, NEWER_SYNTAXES, PIXEL_SYNTAXES, RADIOGRAPHY
+from ._codestreams import kind_of_code_stream
 from ._quiet import quiet
 from ._refused import FileRefusedError
 from ._sources import OpenFile
@@ -41,6 +42,11 @@ TAGS: Final = (
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "QualityControlImage", "PixelSpacingCalibrationType", "RescaleIntercept", "RescaleSlope",
     "BreastImplantPresent", "PartialView", "ModalityLUTSequence", "CalibrationImage",
+    "ShutterShape", "ShutterLeftVerticalEdge", "ShutterRightVerticalEdge",
+    "ShutterUpperHorizontalEdge", "ShutterLowerHorizontalEdge", "CenterOfCircularShutter",
+    "RadiusOfCircularShutter", "VerticesOfThePolygonalShutter",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape",
     "ViewCodeSequence", "ViewModifierCodeSequence", "SharedFunctionalGroupsSequence",
 )  # fmt: skip
 
@@ -59,6 +65,7 @@ _MAX_INFLATED_BYTES: Final = 1 << 30
 _MAX_INFLATE_RATIO: Final = 200  # as for a zip member
 _HARMLESS_BYTES: Final = 1 << 20
 _MAX_FRAGMENTS: Final = 100_000
+_SNIFFED_BYTES: Final = 1 << 12  # of a code stream, up to its frame head
 _T = TypeVar("_T")
 _UNDEFINED: Final = 0xFFFFFFFF
 _PIXEL_DATA: Final = 0x7FE00010
@@ -81,11 +88,15 @@ class PixelElement:
         Whether the value is a sequence of fragments (PS3.5 A.4).
     vr
         ``"OB"`` or ``"OW"``; ``"OW"`` where the syntax is implicit.
+    code_stream
+        What the first fragment is by its own markers, as `PIXEL_SYNTAXES` calls it; ``None``
+        where it has none that is known.
     """
 
     fragments: tuple[tuple[int, int], ...]
     encapsulated: bool
     vr: str
+    code_stream: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ class Attributes:
 class Header(Attributes):
     """Attributes of one file; `pixels` says why where the pixel data cannot be found.
 
-    `pixels` is looked for in For Presentation mammograms only, and ``None`` in others.
+    `pixels` is looked for in kinds of images that can be accepted, and ``None`` in others.
     """
 
     transfer_syntax: str
@@ -133,12 +144,12 @@ class Header(Attributes):
     sop_instance_uid: str
     pixels: PixelElement | FileRefusedError | None
 
-    def number(self, keyword: str) -> int | None:
-        """An unsigned short attribute; ``None`` where absent or not one value."""
+    def number(self, keyword: str, *, signed: bool = False) -> int | None:
+        """A short attribute; ``None`` where absent or not one value."""
         raw = self.values.get(keyword, b"")
         if len(raw) != 2:
             return None
-        return int.from_bytes(raw, "little" if self.little_endian else "big")
+        return int.from_bytes(raw, "little" if self.little_endian else "big", signed=signed)
 
 
 def _attributes(dataset: "Dataset", keywords: tuple[str, ...]) -> Attributes:
@@ -292,7 +303,7 @@ def _read_body(opened: OpenFile, syntax: str) -> Header:
     if not sop_class:
         raise _incomplete(end, size, "the file does not say its SOP class")
     pixels = None
-    if sop_class == FOR_PRESENTATION:
+    if sop_class == FOR_PRESENTATION or sop_class in RADIOGRAPHY:
         pixels = _found(lambda: _pixel_element(file, size, implicit, little))
     return Header(
         values=read.values,
@@ -364,7 +375,8 @@ def _pixel_element(file: BinaryIO, size: int, implicit: bool, little: bool) -> P
             raise FileRefusedError("damaged", "the pixel data are not encoded as the standard says")
     (length,) = struct.unpack(order + "I", file.read(4))
     if length == _UNDEFINED:
-        return PixelElement(_fragments(file, size), True, vr)
+        fragments, start = _fragments(file, size)
+        return PixelElement(fragments, True, vr, kind_of_code_stream(start))
     _check_inside(file.tell() + length, size)
     return PixelElement(((file.tell(), length),), False, vr)
 
@@ -374,19 +386,25 @@ def _check_inside(end: int, size: int) -> None:
         raise FileRefusedError("truncated", "the file ends inside its pixel data; copy it again")
 
 
-def _fragments(file: BinaryIO, size: int) -> tuple[tuple[int, int], ...]:
-    """Fragments of the only frame; the table of frame offsets before them is passed over."""
+def _fragments(file: BinaryIO, size: int) -> tuple[tuple[tuple[int, int], ...], bytes]:
+    """Fragments of the only frame, and the first bytes of the first one.
+
+    The table of frame offsets before them is passed over.
+    """
     found: list[tuple[int, int]] = []
+    start = b""
     while len(found) < _MAX_FRAGMENTS:
         group, element, length = struct.unpack("<HHI", file.read(8))
         tag = group << 16 | element
         if tag == _DELIMITER:
-            return _only_frame(found)
+            return _only_frame(found), start
         if tag != _ITEM or length == _UNDEFINED:
             break
         _check_inside(file.tell() + length, size)
         found.append((file.tell(), length))
-        file.seek(length, io.SEEK_CUR)
+        looked_at = file.read(min(length, _SNIFFED_BYTES)) if len(found) == 2 else b""
+        start = start or looked_at
+        file.seek(length - len(looked_at), io.SEEK_CUR)
     raise FileRefusedError("damaged", "the fragments of the pixel data are malformed")
 
 

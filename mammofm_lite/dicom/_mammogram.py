@@ -5,14 +5,16 @@ refused with a reason, and details quote only words of the standard's vocabulari
 other text of a file may hold a name.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+from ..background import Background
+from ..deviations import COMPUTED_RADIOGRAPHY, TRANSFER_SYNTAX_CORRECTED
 from ..views import Laterality, ViewName
 from ._codes import (
+    FOR_PRESENTATION,
     IMPLANT_DISPLACED,
     LATERALITIES,
     PIXEL_SYNTAXES,
@@ -21,7 +23,9 @@ from ._codes import (
     VIEW_MODIFIER_CODES,
     VIEW_POSITIONS,
 )
+from ._display import VoiLut, background, check_presentation, voi_lut
 from ._header import Attributes, Header, PixelElement, syntax_name
+from ._numbers import number
 from ._pixels import MAX_SIDE_PX, PixelFormat
 from ._refused import FileRefusedError
 
@@ -51,8 +55,8 @@ class Identity:
 class Mammogram:
     """One usable candidate for a standard view.
 
-    `acquired` sorts by time (``""`` is unknown, oldest); `pixels` may differ between copies of the
-    same image that were compressed differently.
+    `acquired` sorts by time (``""`` is unknown, oldest). What is not compared may differ between
+    copies of the same image that were compressed or windowed differently.
     """
 
     sop_instance_uid: str
@@ -67,11 +71,16 @@ class Mammogram:
     implant_present: bool
     implant_displaced: bool
     acquired: str
+    background: Background
+    radiography: bool
+    voi: VoiLut = field(compare=False)
+    deviations: tuple[str, ...] = field(compare=False)
     pixels: PixelElement = field(repr=False, compare=False)
+    coding: str = field(compare=False)
 
 
 def describe(header: Header) -> Mammogram:
-    """A file of the SOP class For Presentation as a candidate.
+    """A file of an accepted SOP class as a candidate.
 
     Raises
     ------
@@ -83,13 +92,19 @@ def describe(header: Header) -> Mammogram:
         check(header)
     view, displaced = _view(header)
     form = _pixel_format(header)
+    photometric = _photometric(header)
+    check_presentation(header, photometric)
     spacing, spacing_source = _pixel_spacing(header)
+    hidden, not_applied = background(header, signed=form.pixel_representation == 1)
+    pixels, coding = _pixels(header, form)
+    radiography = header.sop_class_uid != FOR_PRESENTATION
+    corrected = coding != PIXEL_SYNTAXES.get(header.transfer_syntax)
     return Mammogram(
         sop_instance_uid=header.sop_instance_uid,
         identity=who,
         view=view,
         form=form,
-        photometric_interpretation=_photometric(header),
+        photometric_interpretation=photometric,
         rescale=_rescale(header),
         pixel_spacing_mm=spacing,
         pixel_spacing_source=spacing_source,
@@ -97,7 +112,16 @@ def describe(header: Header) -> Mammogram:
         implant_present=header.text("BreastImplantPresent") == "YES",
         implant_displaced=displaced,
         acquired=_acquired(header),
-        pixels=_pixels(header, form),
+        background=hidden,
+        radiography=radiography,
+        voi=voi_lut(header),
+        deviations=(
+            *((COMPUTED_RADIOGRAPHY,) if radiography else ()),
+            *((TRANSFER_SYNTAX_CORRECTED,) if corrected else ()),
+            *not_applied,
+        ),
+        pixels=pixels,
+        coding=coding,
     )
 
 
@@ -324,7 +348,7 @@ def _pixel_format(header: Header) -> PixelFormat:
         raise FileRefusedError("multi_frame", "NumberOfFrames is not 1")
     keywords = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
     numbers = [header.number(keyword) for keyword in keywords]
-    missing = [key for key, number in zip(keywords, numbers, strict=True) if number is None]
+    missing = [key for key, value in zip(keywords, numbers, strict=True) if value is None]
     if missing:
         raise FileRefusedError("pixel_format", f"{missing[0]} is missing or malformed")
     form = PixelFormat(*cast(list[int], numbers))
@@ -339,7 +363,7 @@ def _pixel_format(header: Header) -> PixelFormat:
 def _check_bits(header: Header, form: PixelFormat) -> None:
     fits = form.bits_allocated in (8, 16) and 1 <= form.bits_stored <= form.bits_allocated
     fits = fits and form.bits_stored - 1 <= form.high_bit < form.bits_allocated
-    if PIXEL_SYNTAXES.get(header.transfer_syntax) not in ("native", "rle"):
+    if _coding(header) not in ("native", "rle"):
         fits = fits and form.high_bit == form.bits_stored - 1  # no other place in a code stream
     if not fits or form.pixel_representation not in (0, 1):
         raise FileRefusedError(
@@ -359,24 +383,35 @@ def _photometric(header: Header) -> str:
     return value
 
 
-def _pixels(header: Header, form: PixelFormat) -> PixelElement:
-    kind = PIXEL_SYNTAXES.get(header.transfer_syntax)
-    if kind is None:
+def _coding(header: Header) -> str | None:
+    """How the pixels are coded: by the code stream's own first bytes, else by what the file says.
+
+    A file's transfer syntax is at times that of another copy; a code stream's marker is not.
+    """
+    found = header.pixels
+    if isinstance(found, PixelElement) and found.code_stream is not None:
+        return found.code_stream
+    return PIXEL_SYNTAXES.get(header.transfer_syntax)
+
+
+def _pixels(header: Header, form: PixelFormat) -> tuple[PixelElement, str]:
+    coding = _coding(header)
+    if coding is None:
         name = syntax_name(header.transfer_syntax)
         raise FileRefusedError("unsupported_transfer_syntax", f"pixels in {name} cannot be decoded")
     found = header.pixels
     if not isinstance(found, PixelElement):
         raise found or FileRefusedError("no_pixel_data", "the file has no integer pixel data")
-    if found.encapsulated == (kind == "native"):
+    if found.encapsulated == (coding == "native"):
         raise FileRefusedError(
             "damaged", "the pixel data are not encoded as the transfer syntax says"
         )
     (_, length), *_ = found.fragments
-    if kind == "native" and not 0 <= length - form.bytes <= 1:  # padded to an even length
+    if coding == "native" and not 0 <= length - form.bytes <= 1:  # padded to an even length
         raise FileRefusedError(
             "pixel_size", f"{length} bytes of pixel data where {form.bytes} are needed"
         )
-    return found
+    return found, coding
 
 
 def _rescale(header: Header) -> tuple[float, float]:
@@ -393,19 +428,11 @@ def _rescale(header: Header) -> tuple[float, float]:
 
 
 def _default(keyword: str, header: Header, absent: float) -> float | None:
-    return _number(header.texts(keyword)) if header.has(keyword) else absent
-
-
-def _number(values: tuple[str, ...]) -> float | None:
-    """A decimal string of one value (PS3.5 6.2); ``None`` where it is not."""
-    if len(values) != 1 or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", values[0]):
-        return None
-    number = float(values[0])
-    return number if math.isfinite(number) else None
+    return number(header.texts(keyword)) if header.has(keyword) else absent
 
 
 def _magnification(header: Header) -> float | None:
-    return _number(header.texts("EstimatedRadiographicMagnificationFactor"))
+    return number(header.texts("EstimatedRadiographicMagnificationFactor"))
 
 
 def _pixel_spacing(header: Header) -> tuple[tuple[float, float] | None, str | None]:
@@ -427,8 +454,8 @@ def _pixel_spacing(header: Header) -> tuple[tuple[float, float] | None, str | No
 
 
 def _pair(values: tuple[str, ...]) -> tuple[float, float] | None:
-    numbers = [_number((value,)) for value in values]
-    if len(numbers) != 2 or not all(number is not None and number > 0 for number in numbers):
+    numbers = [number((value,)) for value in values]
+    if len(numbers) != 2 or not all(each is not None and each > 0 for each in numbers):
         return None
     return cast(tuple[float, float], tuple(numbers))
 

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StudyError
-from ._codes import PIXEL_SYNTAXES
 from ._codestreams import FrameShape, jpeg_2000, jpeg_lossless, jpeg_ls
 from ._header import inflate
 from ._refused import FileRefusedError
@@ -24,9 +23,12 @@ from ._sources import OpenFile, Source
 if TYPE_CHECKING:
     from ._types import Instance
 
-__all__ = ["MAX_SIDE_PX", "PixelFormat", "PixelLocation", "read_pixels"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE_PX", "PixelFormat", "PixelLocation", "read_pixels"]
 
 MAX_SIDE_PX: Final = 32768
+# The largest scanned films have about 40 million. A few kilobytes of JPEG-LS or RLE may claim any
+# size, and decoders allocate what is claimed before they find that it is not there.
+MAX_PIXELS: Final = 1 << 27
 
 Words = npt.NDArray[np.unsignedinteger[Any]]
 StoredImage = npt.NDArray[np.integer[Any]]
@@ -57,13 +59,15 @@ class PixelFormat:
 class PixelLocation:
     """Where a file's pixel data lie; everything to decode them without reading the head again.
 
-    `fragments` are offset and length in bytes: in the file, or from `deflated_at` in what is
-    unpacked. `stamp` tells whether the file is still the one that was read.
+    `coding` is how they are coded, as `PIXEL_SYNTAXES` calls it, be it what `transfer_syntax` says
+    or not. `fragments` are offset and length in bytes: in the file, or from `deflated_at` in what
+    is unpacked. `stamp` tells whether the file is still the one that was read.
     """
 
     source: Source
     stamp: tuple[int, ...]
     transfer_syntax: str
+    coding: str
     deflated_at: int | None
     fragments: tuple[tuple[int, int], ...]
     vr: str
@@ -92,8 +96,9 @@ def read_pixels(instance: "Instance") -> StoredImage:
     """
     location = instance.pixels
     try:
+        _check_size(location.format)
         data = _pixel_data(location)
-        decode = _DECODERS[PIXEL_SYNTAXES[location.transfer_syntax]]
+        decode = _DECODERS[location.coding]
         return decode(data, location)
     except StudyError as error:
         raise StudyError(f"{error} (SOP Instance UID {instance.sop_instance_uid})") from None
@@ -103,6 +108,14 @@ def read_pixels(instance: "Instance") -> StoredImage:
             "the pixel data are malformed and cannot be decoded; copy the file again "
             f"(SOP Instance UID {instance.sop_instance_uid})"
         ) from None
+
+
+def _check_size(form: PixelFormat) -> None:
+    if form.pixels > MAX_PIXELS:
+        raise StudyError(
+            f"{form.rows} x {form.columns} pixels are more than a mammogram can have "
+            f"(at most {MAX_PIXELS} in all)"
+        )
 
 
 def _pixel_data(location: PixelLocation) -> bytes:

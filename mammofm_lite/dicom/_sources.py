@@ -198,7 +198,10 @@ class _Archive:
 
     def entries(self) -> list[Entry]:
         with self._opened() as archive:
-            members = [item for item in enumerate(archive.infolist()) if not item[1].is_dir()]
+            # Not is_dir(), which fails on a member without name.
+            members = [
+                item for item in enumerate(archive.infolist()) if not item[1].filename.endswith("/")
+            ]
         _check_count(len(members))
         members.sort(key=lambda item: (item[1].filename.split("/"), item[0]))
         return [Entry(_MemberSource(self, number)) for number, _ in members]

@@ -7,15 +7,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from ..deviations import DEVIATIONS
 from ..errors import StudyError
 from ..views import STANDARD_VIEWS, ViewName, laterality
-from ._codes import KEY_OBJECT, sop_class_refusal
+from ._codes import KEY_OBJECT, RADIOGRAPHY, sop_class_refusal
 from ._header import Header, read_header
 from ._mammogram import Identity, Mammogram, describe, identity, is_quality_control, shown_view
 from ._pixels import PixelLocation
 from ._refused import FileRefusedError
 from ._sources import Entry, Source, listing
-from ._types import FileDecision, Instance, Study
+from ._types import FileDecision, Instance, ReadOptions, Study
 
 __all__ = ["read_study"]
 
@@ -55,7 +56,7 @@ class _File:
         return replace(self, refused=FileRefusedError(reason, detail))
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, options: ReadOptions | None = None) -> Study:
     """Read a DICOM file, a folder of any depth, or a zip, and choose the four standard views.
 
     Only attributes before the pixel data are read; nothing is decoded and nothing unpacked to
@@ -65,6 +66,8 @@ def read_study(path: Path) -> Study:
     ----------
     path
         Of the file, folder or zip. Symbolic links inside a folder are not followed.
+    options
+        What to accept beyond For Presentation mammograms; nothing by default.
 
     Returns
     -------
@@ -77,7 +80,10 @@ def read_study(path: Path) -> Study:
         patients. The message names neither path nor patient.
     """
     with listing(Path(path)) as entries:
-        files = [_examine(index, entry) for index, entry in enumerate(entries, start=1)]
+        files = [
+            _examine(index, entry, options or ReadOptions())
+            for index, entry in enumerate(entries, start=1)
+        ]
     _check_one_study(files)
     files = _without_rejected(files)
     files = _without_duplicates(files)
@@ -94,25 +100,38 @@ def read_study(path: Path) -> Study:
 # -------------------- one file
 
 
-def _examine(index: int, entry: Entry) -> _File:
+def _examine(index: int, entry: Entry, options: ReadOptions) -> _File:
     if entry.source is None:
         return _File(index, refused=entry.refusal)
     try:
         with entry.source.open() as opened:
             header = read_header(opened)
-            return _classified(index, header, entry.source, opened.stamp)
+            file = _File(index, header.sop_instance_uid or None, rejects=_rejected(header))
+            other_kind = _other_kind(header, options)
+            if other_kind is not None:
+                return replace(file, refused=other_kind)
+            return _classified(file, header, entry.source, opened.stamp)
     except FileRefusedError as refused:
         return _File(index, refused=refused)
 
 
-def _classified(index: int, header: Header, source: Source, stamp: tuple[int, ...]) -> _File:
-    file = _File(index, header.sop_instance_uid or None)
-    other = sop_class_refusal(header.sop_class_uid)
+def _other_kind(header: Header, options: ReadOptions) -> FileRefusedError | None:
+    """Why this kind of object is not read; ``None`` where it is."""
+    known = sop_class_refusal(header.sop_class_uid)
+    if known is None:
+        return None
+    reason, what = known
+    if header.sop_class_uid not in RADIOGRAPHY:
+        return FileRefusedError(reason, f"{what}; only For Presentation mammograms are used")
+    if header.text("BodyPartExamined") != "BREAST":
+        return FileRefusedError(reason, f"{what}, and BodyPartExamined is not BREAST")
+    if options.allow_cr:
+        return None
+    return FileRefusedError(reason, f"{what} of the breast; used only where that is allowed")
+
+
+def _classified(file: _File, header: Header, source: Source, stamp: tuple[int, ...]) -> _File:
     try:
-        if other is not None:
-            return replace(file, rejects=_rejected(header)).refuse(
-                other[0], f"{other[1]}; only For Presentation mammograms are used"
-            )
         if not is_quality_control(header):
             file = replace(file, identity=identity(header), view=shown_view(header))
         mammogram = describe(header)
@@ -122,6 +141,7 @@ def _classified(index: int, header: Header, source: Source, stamp: tuple[int, ..
         source=source,
         stamp=stamp,
         transfer_syntax=header.transfer_syntax,
+        coding=mammogram.coding,
         deflated_at=header.deflated_at,
         fragments=mammogram.pixels.fragments,
         vr=mammogram.pixels.vr,
@@ -225,13 +245,17 @@ def _candidates(files: Iterable[_File], view: ViewName) -> list[Mammogram]:
 
 
 def _best(files: Iterable[_File], view: ViewName) -> Mammogram | None:
-    """By what matters most: implant displaced, not synthetic, newest, largest, lowest UID."""
+    """By what matters most.
+
+    Made for mammography, implant displaced, not synthetic, newest, largest, lowest UID.
+    """
     return max(_candidates(files, view), key=_preference, default=None)
 
 
-def _preference(mammogram: Mammogram) -> tuple[bool, bool, str, int, list[int]]:
+def _preference(mammogram: Mammogram) -> tuple[bool, bool, bool, str, int, list[int]]:
     uid = [-int(part) for part in mammogram.sop_instance_uid.split(".")]
     return (
+        not mammogram.radiography,
         mammogram.implant_displaced,
         not mammogram.synthetic,
         mammogram.acquired,
@@ -257,6 +281,9 @@ def _instance(files: Iterable[_File], mammogram: Mammogram) -> Instance:
         rescale_intercept=mammogram.rescale[1],
         pixel_spacing_mm=mammogram.pixel_spacing_mm,
         pixel_spacing_source=mammogram.pixel_spacing_source,
+        background=mammogram.background,
+        voi=mammogram.voi,
+        deviations=mammogram.deviations,
         pixels=location,
     )
 
@@ -282,10 +309,12 @@ def _used_detail(mammogram: Mammogram) -> str:
         parts.append("the implant is displaced")
     elif mammogram.implant_present:
         parts.append("an implant is present, no implant-displaced image of this view")
+    parts += [DEVIATIONS[code] for code in mammogram.deviations]
     return "; ".join(parts)
 
 
 _LOSSES: Final[tuple[tuple[Callable[[Mammogram], object], str, str], ...]] = (
+    (lambda m: m.radiography, "repeat", "a digital mammogram of this view exists"),
     (lambda m: m.implant_displaced, "implant_full_view", "one with the implant displaced exists"),
     (lambda m: m.synthetic, "repeat", "synthesised, and a full-field image exists"),
     (lambda m: m.acquired, "repeat", "a newer image of this view exists"),

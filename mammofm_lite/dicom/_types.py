@@ -3,10 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..background import Background
 from ..views import Laterality, ViewName
+from ._display import VoiLut
 from ._pixels import PixelLocation
 
-__all__ = ["FileDecision", "Instance", "Study"]
+__all__ = ["FileDecision", "Instance", "ReadOptions", "Study"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What to accept beyond mammograms For Presentation.
+
+    Parameters
+    ----------
+    allow_cr
+        Computed Radiography and Digital X-Ray For Presentation whose Body Part Examined is BREAST:
+        older archives hold mammograms as such. The result names each view that is one.
+    """
+
+    allow_cr: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,12 @@ class Instance:
     pixel_spacing_source
         The attributes `pixel_spacing_mm` comes from. ``"ImagerPixelSpacing"`` alone is measured at
         the detector, so lengths at the breast are some percent smaller.
+    background
+        Pixels that are no image by the file's own word.
+    voi
+        The file's windows and tables for display; the encoders never see them applied.
+    deviations
+        Codes out of `DEVIATIONS`: where the file was not taken as it is.
     pixels
         Where `read_pixels` finds the pixel data.
     """
@@ -72,6 +94,9 @@ class Instance:
     rescale_intercept: float
     pixel_spacing_mm: tuple[float, float] | None
     pixel_spacing_source: str | None
+    background: Background
+    voi: VoiLut
+    deviations: tuple[str, ...]
     pixels: PixelLocation = field(repr=False, compare=False)
 
 

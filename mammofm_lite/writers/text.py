@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from ..deviations import DEVIATIONS
 from ..results import (
     DiagnosisResult,
     HeadOutcome,
@@ -39,6 +40,9 @@ def _header(result: StudyResult) -> Iterator[str]:
     yield f"Files     {len(result.files)} seen, {used} used"
     for reason, count in _reasons(result).items():
         yield f"          {count} not used: {reason.replace('_', ' ')}"
+    for info in result.views:
+        for code in info.deviations:
+            yield f"Deviation {info.view}: {DEVIATIONS[code]}"
     yield f"Model     {model.name} {model.version} ({model.precision}, sha256 {model.sha256[:12]})"
     yield (
         f"Machine   {software.cpu}, {software.threads} threads, {software.instruction_set}, "

@@ -143,16 +143,95 @@ def test_another_size_than_the_file_says(kit: Any, syntax: str, attribute: str) 
             decoded(kit, ds, syntax)
 
 
+CORRECTED = "transfer_syntax_corrected"
+
+
 @pytest.mark.parametrize("inside", COMPRESSED)
-@pytest.mark.parametrize("said", COMPRESSED)
+@pytest.mark.parametrize("said", ["explicit", *COMPRESSED])
 def test_another_code_stream_than_the_syntax_says(kit: Any, said: str, inside: str) -> None:
+    """Decoded by its own markers and recorded; RLE has none, so it is never taken for anything."""
     pixels = image(12, False, (36, 33))
     ds = kit.encoded(pixels, inside, bits=12)
-    if said.split()[:2] == inside.split()[:2]:
-        np.testing.assert_array_equal(decoded(kit, ds, said), pixels)
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    path = kit.put("a", ds, said)
+    if inside == "rle" != said:
+        with pytest.raises(StudyError, match=r"SOP Instance UID|1 damaged"):
+            decoded(kit, ds, said)
         return
-    with pytest.raises(StudyError, match="SOP Instance UID"):
-        decoded(kit, ds, said)
+    study = read_study(path)
+    instance = study.views["L-CC"]
+    np.testing.assert_array_equal(read_pixels(instance), pixels)
+    same = said.split()[:2] == inside.split()[:2]
+    assert instance.deviations == (() if same else (CORRECTED,))
+    assert ("decoded as what they are" in study.decisions[0].detail) is not same
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.201", "1.2.3.4.5"])
+def test_a_syntax_that_is_not_read_with_a_code_stream_that_is(kit: Any, uid: str) -> None:
+    pixels = image(12, False, (36, 33))
+    ds = kit.encoded(pixels, "jpeg-ls", bits=12)
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    path = kit.put("a", kit.file_bytes(ds, uid))
+    instance = read_study(path).views["L-CC"]
+    np.testing.assert_array_equal(read_pixels(instance), pixels)
+    assert instance.deviations == (CORRECTED,)
+
+
+@pytest.mark.parametrize("syntax", ["jpeg lossless 70", "jpeg-ls", "jpeg 2000"])
+def test_a_code_stream_in_a_file_format_or_behind_comments(kit: Any, syntax: str) -> None:
+    """JP2 boxes around JPEG 2000, application segments and fill bytes in JPEG."""
+    pixels = image(12, False, (36, 33))
+    ds = kit.encoded(pixels, syntax, bits=12)
+    frame = kit.frame(ds, pixels, syntax)
+    if syntax == "jpeg 2000":
+        frame = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\0jp2c" + frame
+    else:
+        frame = frame[:2] + b"\xff\xfe\x00\x09comment\xff" + frame[2:]
+    ds["PixelData"].value = encapsulate([frame])
+    instance = read_study(kit.put("a", ds, "rle")).views["L-CC"]
+    np.testing.assert_array_equal(read_pixels(instance), pixels)
+    assert instance.deviations == (CORRECTED,)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xff\x4f\xff\x51\x00\x29\x40\x00",  # high-throughput JPEG 2000
+        b"\xff\x4f\xff\x51\x00\x29\x80\x00",  # JPEG 2000 with extensions
+        b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40),
+        b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x24\x00\x21\x01\x01\x11\x00",  # baseline
+        b"\xff\xd8\xff\xfe\x20\x00" + bytes(64),  # its frame head lies too far on
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"\xff\x0a" + bytes(20),  # JPEG XL
+        b"\x01" + bytes(100),
+        b"\0\0",
+    ],
+)
+def test_a_code_stream_that_is_nothing_we_read_corrects_nothing(kit: Any, frame: bytes) -> None:
+    ds = kit.encoded(image(12, False, (36, 33)), "rle", bits=12)
+    ds["PixelData"].value = encapsulate([frame])
+    kit.put("b", kit.mammogram("R-CC"))
+    kit.put("a", kit.file_bytes(ds, "1.2.840.10008.1.2.4.50"))
+    assert read_study(kit.folder).decisions[0].reason == "unsupported_transfer_syntax"
+    instance = read_study(kit.put("a", ds, "rle")).views["L-CC"]
+    assert instance.deviations == ()
+    with pytest.raises(StudyError):
+        read_pixels(instance)
+
+
+def test_native_pixels_under_a_compressed_syntax_stay_refused(kit: Any) -> None:
+    data = kit.file_bytes(kit.mammogram())
+    old, new = (kit.syntaxes[key].encode() for key in ("explicit", "jpeg 2000"))
+    at = data.index(b"\x02\x00\x10\x00UI")
+    length = len(new) + len(new) % 2
+    data = (
+        data[: at + 6] + struct.pack("<H", length) + new.ljust(length, b"\0")
+        + data[at + 8 + len(old) + len(old) % 2 :]
+    )  # fmt: skip
+    kit.put("a", data)
+    kit.put("b", kit.mammogram("R-CC"))
+    assert read_study(kit.folder).decisions[0].reason == "damaged"
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED)

@@ -10,7 +10,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from mammofm_lite import StudyError
-from mammofm_lite.dicom import _header, read_study
+from mammofm_lite.deviations import DEVIATIONS
+from mammofm_lite.dicom import ReadOptions, _header, read_pixels, read_study
 
 # pydicom's, of the invalid values that these tests write on purpose
 pytestmark = pytest.mark.filterwarnings("ignore:(Invalid value|The value length):UserWarning")
@@ -329,6 +330,74 @@ def test_a_synthetic_image_alone_is_used_and_named(kit: Any) -> None:
     assert "synthesised" in decision.detail
 
 
+# -------------------- computed radiography, where it is allowed
+
+
+CR, DX = STORAGE + "1", STORAGE + "1.1"
+ALLOWED = ReadOptions(allow_cr=True)
+
+
+def radiograph(kit: Any, sop_class: str = CR, uid: str = "1.2.30", **changes: Any) -> Dataset:
+    given = {"SOPClassUID": sop_class, "BodyPartExamined": "BREAST", "Modality": "CR"}
+    return kit.mammogram(uid=uid, **(given | changes))
+
+
+@pytest.mark.parametrize("sop_class", [CR, DX])
+def test_computed_radiography_only_where_it_is_allowed(kit: Any, sop_class: str) -> None:
+    kit.put("a", radiograph(kit, sop_class))
+    kit.put("b", kit.mammogram("R-CC"))
+    refused = read_study(kit.folder).decisions[0]
+    assert refused.reason in ("computed_radiography", "digital_radiography")
+    assert "used only where that is allowed" in refused.detail
+    study = read_study(kit.folder, ALLOWED)
+    assert study.decisions[0].used
+    assert study.views["L-CC"].deviations == ("computed_radiography",)
+    assert DEVIATIONS["computed_radiography"] in study.decisions[0].detail
+    assert study.views["R-CC"].deviations == ()
+    pixels = np.frombuffer(kit.mammogram().PixelData, "<u2").reshape(24, 18)
+    np.testing.assert_array_equal(read_pixels(study.views["L-CC"]), pixels)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"BodyPartExamined": "CHEST"},
+        {"BodyPartExamined": None},
+        {"SOPClassUID": STORAGE + "1.1.1"},  # For Processing
+        {"SOPClassUID": STORAGE + "7"},
+        {"SOPClassUID": STORAGE + "1.2.1"},
+    ],
+    ids=str,
+)
+def test_nothing_else_is_allowed_with_it(kit: Any, changes: dict[str, Any]) -> None:
+    kit.put("a", radiograph(kit, **changes))
+    kit.put("b", kit.mammogram("R-CC"))
+    assert not read_study(kit.folder, ALLOWED).decisions[0].used
+
+
+def test_the_other_rules_hold_for_computed_radiography(kit: Any) -> None:
+    kit.put("a", radiograph(kit, ImageLaterality=None))
+    kit.put("b", radiograph(kit, PartialView="YES", uid="1.2.31"))
+    kit.put("c", radiograph(kit, uid="1.2.32", PresentationIntentType="FOR PROCESSING"))
+    kit.put("d", kit.mammogram("R-CC"))
+    reasons = [decision.reason for decision in read_study(kit.folder, ALLOWED).decisions]
+    assert reasons == ["no_laterality", "partial_view", "intent_contradiction", "used"]
+    kit.put("e", radiograph(kit, uid="1.2.33", PatientID="X"))
+    with pytest.raises(StudyError, match="2 patients"):
+        read_study(kit.folder, ALLOWED)
+
+
+def test_a_digital_mammogram_is_preferred_to_computed_radiography(kit: Any) -> None:
+    kit.put("a", radiograph(kit, AcquisitionTime="235959"))
+    kit.put("b", kit.mammogram(ImageType=["DERIVED", "PRIMARY", "TOMO_2D"]))
+    first, second = read_study(kit.folder, ALLOWED).decisions
+    assert (first.reason, second.reason) == ("repeat", "used")
+    assert "a digital mammogram of this view exists" in first.detail
+
+
+# -------------------- copies
+
+
 def test_a_copy_is_a_duplicate(kit: Any) -> None:
     first, second = kit.decide(kit.mammogram(), kit.mammogram())
     assert first.used
@@ -474,7 +543,9 @@ def test_a_missing_path(tmp_path: Path, name: str) -> None:
 def test_the_reader_keeps_exactly_the_attributes_that_are_used() -> None:
     """An attribute missing from the list would look absent in every file."""
     package = Path(_header.__file__).parent
-    sources = "".join((package / name).read_text() for name in ("_mammogram.py", "_study.py"))
+    sources = "".join(
+        (package / name).read_text() for name in ("_display.py", "_mammogram.py", "_study.py")
+    )
     used = set(re.findall(r'"([A-Z][A-Za-z]+)"', sources))
     keywords = {word for word in used if tag_for_keyword(word) is not None}
     declared = {*_header.TAGS, *_header._ITEM_TAGS}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.fileset import FileSet
 from pydicom.tag import Tag
 
 from mammofm_lite import StudyError
@@ -64,6 +65,62 @@ def test_a_dicomdir_is_only_recorded(kit: Any) -> None:
     kit.put("DICOMDIR", data)
     kit.put("a", kit.mammogram())
     assert reasons(kit.folder) == ["dicomdir", "used"]
+
+
+# Name, Specific Character Set, what the bytes are: also what devices should not have written
+NAMES = [
+    ("Müller^Änne", "ISO_IR 100", "latin-1"),
+    ("Иванова^Мария", "ISO_IR 144", "iso8859_5"),
+    ("王^小东", "GB18030", "gb18030"),
+    ("山田^太郎", "\\ISO 2022 IR 87", "iso2022_jp"),
+    ("دانا^فاطمة", "ISO_IR 192", "utf-8"),
+    ("Müller^Änne", "ISO_IR 6", "latin-1"),
+    ("Müller^Änne", "NO CHARACTER SET", "utf-8"),
+]
+
+
+def named(kit: Any, view: str, name: str, charset: str, codec: str) -> Dataset:
+    ds = kit.mammogram(view)
+    for keyword, vr, raw in (
+        ("SpecificCharacterSet", "CS", charset.encode()),
+        ("PatientName", "PN", name.encode(codec)),
+    ):
+        tag, raw = Tag(keyword), raw + b" " * (len(raw) % 2)
+        ds._dict[tag] = RawDataElement(tag, vr, len(raw), raw, 0, False, True)
+    return ds
+
+
+@pytest.mark.filterwarnings("ignore:(Invalid value|Unknown encoding):UserWarning")
+@pytest.mark.parametrize(("name", "charset", "codec"), NAMES)
+def test_names_in_any_script(kit: Any, tmp_path: Path, name: str, charset: str, codec: str) -> None:
+    """Of patients and of files, in a folder and in a zip."""
+    views = ("L-CC", "L-MLO", "R-CC", "R-MLO")
+    files = {f"{name}/{view}-日本": named(kit, view, name, charset, codec) for view in views}
+    for where, ds in files.items():
+        kit.put(where, ds)
+    study = read_study(kit.folder)
+    assert list(study.views) == list(views)
+    assert not any(part in repr(study.decisions) for part in name.split("^"))
+    members = [(where, kit.file_bytes(ds)) for where, ds in files.items()]
+    assert list(read_study(zipped(tmp_path / "a.zip", *members)).views) == list(views)
+
+
+def test_a_medium_with_dicomdir(kit: Any, tmp_path: Path) -> None:
+    """As a CD has it: the index is recorded, and the files it lists are read by themselves."""
+    medium = FileSet()
+    for number, view in enumerate(("L-CC", "L-MLO", "R-CC", "R-MLO"), start=1):
+        ds = named(kit, view, *NAMES[1])
+        ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20240501", "10", "1", "1"
+        ds.SeriesNumber, ds.InstanceNumber = 1, number
+        kit.put(f"in/{number}", ds)
+        medium.add(kit.folder / "in" / str(number))
+    medium.write(tmp_path / "medium")
+    assert (tmp_path / "medium" / "DICOMDIR").is_file()
+    study = read_study(tmp_path / "medium")
+    assert list(study.views) == ["L-CC", "L-MLO", "R-CC", "R-MLO"]
+    assert sorted(decision.reason for decision in study.decisions) == ["dicomdir"] + ["used"] * 4
+    with pytest.raises(StudyError, match="1 file: 1 dicomdir"):
+        read_study(tmp_path / "medium" / "DICOMDIR")
 
 
 @pytest.mark.parametrize("syntax", ["implicit", "explicit"])
@@ -158,17 +215,32 @@ def test_too_many_files(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unrelated_files_cost_only_their_first_bytes(
     kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(2000):
-        kit.put(f"{number % 40}/{number}.jpg", b"\xff\xd8\xff\xe0" + bytes(200))
+    """Ten thousand files of a megabyte each: none is parsed, of none more than a preamble read."""
+    for number in range(10_000):
+        path = kit.put(f"{number % 40}/{number}.jpg", b"\xff\xd8\xff\xe0" + bytes(200))
+        os.truncate(path, 1 << 20)  # sparse: no block of it is written
     kit.put("z", kit.mammogram())
     opened: list[int] = []
+    read: list[int] = []
     parsed: list[str] = []
-    fdopen, read_dataset = os.fdopen, _header._read_dataset
-    monkeypatch.setattr(os, "fdopen", lambda fd, *a: opened.append(fd) or fdopen(fd, *a))
+
+    class Counting(io.BufferedReader):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            read.append(len(data))
+            return data
+
+    def counting(descriptor: int, *_: Any) -> Any:
+        opened.append(descriptor)
+        return Counting(io.FileIO(descriptor))
+
+    read_dataset = _header._read_dataset
+    monkeypatch.setattr(os, "fdopen", counting)
     monkeypatch.setattr(_header, "_read_dataset", lambda *a: parsed.append("") or read_dataset(*a))
-    assert reasons(kit.folder).count("not_dicom") == 2000
-    assert len(opened) == 2001
+    assert reasons(kit.folder).count("not_dicom") == 10_000
+    assert len(opened) == 10_001
     assert len(parsed) == 2  # file meta information and data set of the one mammogram
+    assert sum(read) < 10_000 * 132 + 5000
 
 
 def test_only_the_head_of_a_file_is_read(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:

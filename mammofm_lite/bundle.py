@@ -6,14 +6,14 @@ size and SHA-256 written in ``bundle.json``, and only then may anything be compi
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
-from ._jsonread import Fields, read_json_object
+from ._jsonread import MAX_JSON_BYTES, Fields, parse_json_object, read_regular_file
 from .errors import BundleError
 from .prepare import PreprocessingSpec
 from .views import HEADS
@@ -22,6 +22,7 @@ __all__ = [
     "DESCRIPTION",
     "FORMAT",
     "SCHEMA_VERSION",
+    "SIGNATURE",
     "Bundle",
     "DiagnosisSpec",
     "EncoderSpec",
@@ -36,9 +37,13 @@ __all__ = [
 ]
 
 DESCRIPTION: Final = "bundle.json"
+SIGNATURE: Final = "bundle.sig"
 FORMAT: Final = "mammofm-bundle"
 SCHEMA_VERSION: Final = 1
 CHUNK: Final = 1 << 22
+_PLAIN_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}"
+_RESERVED_NAMES: Final = (DESCRIPTION, SIGNATURE)
+_MOST_CELLS: Final = 1 << 20  # of one dimension of a feature map; the largest of B5 has 2048
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,16 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where the numbers come from and what their licence allows."""
+    """Where the numbers come from and what their licence allows.
+
+    `restricted` weights were exported by someone who acknowledged the licence; `notice` then says
+    what it allows.
+    """
 
     synthetic: bool
     licence: str
     notice: str
+    restricted: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,9 @@ class Bundle:
     def open(cls, path: Path | str) -> "Bundle":
         """Read and verify a bundle directory.
 
+        Files that the description does not list are ignored, for nothing ever opens them; one of
+        them may be the signature, see `mammofm_lite.signature`.
+
         Raises
         ------
         BundleError
@@ -184,12 +197,13 @@ class Bundle:
         root = Path(path)
         if not root.is_dir():
             raise BundleError(f"no bundle directory at {root}")
-        fields = read_json_object(root / DESCRIPTION)
+        description = read_regular_file(root / DESCRIPTION, MAX_JSON_BYTES)
+        fields = parse_json_object(description, DESCRIPTION)
         _check_format(fields)
         files = _files(fields.object("files"))
         for name, record in files.items():
             _verify(root, name, record)
-        return _assemble(root, fields, files)
+        return _assemble(root, fields, files, hashlib.sha256(description).hexdigest())
 
     def file(self, name: str) -> Path:
         """Path of a verified file of this bundle.
@@ -214,7 +228,11 @@ class Bundle:
         lines = [f"Not a medical device. {self.intended_use}"]
         if self.weights.synthetic:
             lines.append("SYNTHETIC WEIGHTS: every number, mark and sentence is meaningless.")
-        if self.weights.notice:
+        if self.weights.restricted:
+            lines.append(
+                f"Licence of the weights: {self.weights.licence}; restricted: {self.weights.notice}"
+            )
+        elif self.weights.notice:
             lines.append(self.weights.notice)
         return tuple(lines)
 
@@ -241,9 +259,14 @@ def _made_with(fields: Fields) -> Mapping[str, str]:
 def _files(fields: Fields) -> Mapping[str, FileRecord]:
     records = {}
     for name, entry in fields.items():
-        if Path(name).name != name or name in (".", "..", DESCRIPTION) or "\\" in name:
-            raise BundleError(f"{DESCRIPTION}: {name!r} is not a plain file name")
-        records[name] = FileRecord(entry.integer("bytes", 0, 1 << 40), entry.text("sha256"))
+        if not re.fullmatch(_PLAIN_NAME, name) or name in _RESERVED_NAMES:
+            raise BundleError(
+                f"{DESCRIPTION}: {name[:60]!r} is not a plain file name; export the bundle anew"
+            )
+        sha256 = entry.text("sha256")
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise BundleError(f"{entry.where}: 'sha256' must be 64 hexadecimal digits")
+        records[name] = FileRecord(entry.integer("bytes", 0, 1 << 40), sha256)
     return MappingProxyType(records)
 
 
@@ -260,7 +283,7 @@ def _verify(root: Path, name: str, record: FileRecord) -> None:
         raise BundleError(f"{name} was altered: its SHA-256 differs; copy the bundle anew")
 
 
-def _assemble(root: Path, fields: Fields, files: Mapping[str, FileRecord]) -> Bundle:
+def _assemble(root: Path, fields: Fields, files: Mapping[str, FileRecord], sha256: str) -> Bundle:
     weights = fields.object("weights")
     heads = fields.object("heads")
     encoders = {name: _encoder(name, entry) for name, entry in fields.object("encoders").items()}
@@ -272,7 +295,10 @@ def _assemble(root: Path, fields: Fields, files: Mapping[str, FileRecord]) -> Bu
         version=fields.text("version"),
         intended_use=fields.text("intended_use"),
         weights=WeightsInfo(
-            weights.flag("synthetic"), weights.text("licence"), weights.text("notice")
+            weights.flag("synthetic"),
+            weights.text("licence"),
+            weights.text("notice"),
+            weights.optional("restricted", weights.flag) or False,
         ),
         precision=fields.choice("precision", ("f32", "f32_f16_weights", "int8")),
         made_with=_made_with(fields.object("made_with")),
@@ -283,7 +309,7 @@ def _assemble(root: Path, fields: Fields, files: Mapping[str, FileRecord]) -> Bu
         prognosis=_head(heads, "prognosis", _prognosis),
         report=_head(heads, "report", _report),
         files=files,
-        sha256=sha256_of(root / DESCRIPTION),
+        sha256=sha256,
         self_check=fields.object("self_check").mapping(),
     )
     _check_references(bundle)
@@ -306,7 +332,7 @@ def _preprocessing(fields: Fields) -> PreprocessingSpec:
 
 def _encoder(name: str, fields: Fields) -> EncoderSpec:
     outputs = fields.object("outputs")
-    shapes = {key: outputs.integers(key) for key in outputs.mapping()}
+    shapes = {key: outputs.integers(key, low=1, high=_MOST_CELLS) for key in outputs.mapping()}
     return EncoderSpec(name, fields.text("model"), MappingProxyType(shapes))
 
 
@@ -314,6 +340,7 @@ def _diagnosis(fields: Fields) -> DiagnosisSpec:
     labels = tuple(_label(entry) for entry in fields.objects("labels"))
     if not labels:
         raise BundleError(f"{fields.where}: 'labels' is empty")
+    _check_distinct(fields, "labels", [label.name for label in labels])
     return DiagnosisSpec(fields.text("model"), fields.text("encoder"), labels)
 
 
@@ -322,6 +349,7 @@ def _label(fields: Fields) -> LabelSpec:
     classes = () if kind == "binary" else fields.texts("classes")
     if kind != "binary" and len(classes) < 2:
         raise BundleError(f"{fields.where}: 'classes' needs two names or more")
+    _check_distinct(fields, "classes", classes)
     study = ("mean", "max") if kind == "binary" else ("mean", "highest_class")
     return LabelSpec(
         name=fields.text("name"),
@@ -334,25 +362,39 @@ def _label(fields: Fields) -> LabelSpec:
     )
 
 
+def _check_distinct(fields: Fields, key: str, names: Sequence[str]) -> None:
+    """Answers are kept by name: of two with one name, one would silently win."""
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BundleError(f"{fields.where}: {key!r} names {twice!r} twice")
+
+
 def _localization(fields: Fields) -> LocalizationSpec:
+    labels = fields.texts("labels")
+    if not labels:
+        raise BundleError(f"{fields.where}: 'labels' is empty")
+    _check_distinct(fields, "labels", labels)
     return LocalizationSpec(
         fields.text("model"),
         fields.text("encoder"),
-        fields.texts("labels"),
+        labels,
         fields.number("threshold", 0.0, 1.0),
     )
 
 
 def _pair(fields: Fields, key: str) -> tuple[int, int]:
-    first, second = fields.integers(key, 2)
+    first, second = fields.integers(key, 2, low=1, high=_MOST_CELLS)
     return first, second
 
 
 def _prognosis(fields: Fields) -> PrognosisSpec:
+    years = fields.integers("years", low=1, high=100)
+    if not years or list(years) != sorted(set(years)):
+        raise BundleError(f"{fields.where}: 'years' must be rising and not empty")
     return PrognosisSpec(
         model=fields.text("model"),
         encoder=fields.text("encoder"),
-        years=fields.integers("years"),
+        years=years,
         map=_pair(fields, "map"),
         window=_pair(fields, "window"),
         stride=_pair(fields, "stride"),
@@ -380,11 +422,17 @@ def _check_references(bundle: Bundle) -> None:
             )
         graphs = (head.fusion, head.decoder) if name == "report" else (head.model,)
         for graph in graphs:
-            bundle.file(graph)
-            bundle.file(str(Path(graph).with_suffix(".bin")))
+            _check_graph_files(bundle, graph)
     if bundle.report:
         bundle.file(bundle.report.tokenizer)
         bundle.file(bundle.report.grammar)
     for encoder in bundle.encoders.values():
-        bundle.file(encoder.model)
-        bundle.file(str(Path(encoder.model).with_suffix(".bin")))
+        _check_graph_files(bundle, encoder.model)
+
+
+def _check_graph_files(bundle: Bundle, name: str) -> None:
+    """Both halves are listed; and the name must not lead OpenVINO to a parser of other formats."""
+    path = bundle.file(name)
+    if path.suffix != ".xml":
+        raise BundleError(f"{DESCRIPTION}: the graph {name!r} is not named *.xml")
+    bundle.file(path.with_suffix(".bin").name)

@@ -46,6 +46,9 @@ def main() -> None:
         # The text of an OSError carries a path, and a path may carry a patient's name.
         click.echo(f"mammofm-lite: cannot read or write: {error.strerror or 'I/O error'}", err=True)
         sys.exit(1)
+    except MemoryError:
+        click.echo("mammofm-lite: not enough memory for this study and bundle", err=True)
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("MAMMOFM_TRACEBACK"):
             raise
@@ -97,6 +100,14 @@ THREADS = click.option(
 @THREADS
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone.")
 @click.option("--force", is_flag=True, help="Replace result files that are already there.")
+@click.option(
+    "--require-signature",
+    "signed_by",
+    type=click.Path(path_type=Path),
+    metavar="PUB.pem",
+    help="Use the bundle only if this key signed it.",
+)
+@click.option("--allow-cr", is_flag=True, help="Accept CR and DX images of the breast.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def infer(
     study: Path,
@@ -107,6 +118,8 @@ def infer(
     threads: int | None,
     as_json: bool,
     force: bool,
+    signed_by: Path | None,
+    allow_cr: bool,
     quiet: bool,
 ) -> None:
     """Run the heads on STUDY: a DICOM file, a folder of any depth, or a zip."""
@@ -115,7 +128,7 @@ def infer(
     if output is None and (write is not None or force):
         raise UsageError("--write and --force need a folder for result files: give -o")
     from .console import Progress
-    from .dicom import read_study
+    from .dicom import ReadOptions, read_study
     from .engine import InferOptions, Model
     from .progress import StageReporter
     from .writers.folder import ResultFolder
@@ -123,9 +136,9 @@ def infer(
     folder = ResultFolder(output, kinds, force) if output else None
     with Progress(quiet) as progress:
         reporter = StageReporter(progress)
-        model = Model.load(bundle, threads=threads)
+        model = Model.load(bundle, threads=threads, signed_by=signed_by)
         with reporter.stage("read"):
-            instances = read_study(study)
+            instances = read_study(study, ReadOptions(allow_cr=allow_cr))
         result = model.infer(instances, InferOptions(chosen), observer=progress)
         if folder:
             folder.write(result, instances, reporter)
@@ -168,8 +181,13 @@ def phantom(output: Path, seed: int, lesions: int | None, photometric: Any, forc
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--force", is_flag=True, help="Replace a bundle that is already there.")
+@click.option(
+    "--acknowledge-licence",
+    is_flag=True,
+    help="The licence of the weights was read and allows this use.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def export(recipe: Path, output: Path, force: bool, quiet: bool) -> None:
+def export(recipe: Path, output: Path, force: bool, acknowledge_licence: bool, quiet: bool) -> None:
     """Turn the checkpoints that RECIPE (TOML) names into the bundle OUTPUT."""
     try:
         from .export.build import export_bundle
@@ -177,7 +195,13 @@ def export(recipe: Path, output: Path, force: bool, quiet: bool) -> None:
         raise ExportError(
             f"export needs {error.name}; install it with: pip install 'mammofm-lite[export]'"
         ) from error
-    export_bundle(recipe, output, force=force, tell=None if quiet else _tell)
+    export_bundle(
+        recipe,
+        output,
+        force=force,
+        acknowledge_licence=acknowledge_licence,
+        tell=None if quiet else _tell,
+    )
     click.echo(f"wrote {output}")
 
 
@@ -196,6 +220,40 @@ def info(bundle: Path | None, as_json: bool) -> None:
     opened = Bundle.open(bundle or demo_bundle_path())
     description = describe(opened)
     click.echo(json.dumps(description, indent=2) if as_json else describe_text(description))
+
+
+@cli.group("bundle", short_help="Sign a bundle, or verify its signature.")
+def bundle_group() -> None:
+    """Sign a bundle, or verify its signature (Ed25519; needs the extra "sign")."""
+
+
+@bundle_group.command("sign", short_help="Sign a bundle.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), required=True, metavar="KEY.pem")
+@click.option("--new-key", "make_key", is_flag=True, help="Make the key first, and KEY.pub.pem.")
+def bundle_sign(bundle: Path, key: Path, make_key: bool) -> None:
+    """Verify BUNDLE, then sign it with the private key KEY.pem (Ed25519, PKCS #8)."""
+    from .bundle import Bundle
+    from .signature import new_key, sign_bundle
+
+    opened = Bundle.open(bundle)
+    if make_key:
+        public = new_key(key)
+        click.echo(f"wrote {key.name} (keep it secret) and {public.name}")
+    click.echo(f"wrote {sign_bundle(opened, key).name}: {opened.name} {opened.version} is signed")
+
+
+@bundle_group.command("verify", short_help="Verify a bundle and its signature.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), required=True, metavar="PUB.pem")
+def bundle_verify(bundle: Path, key: Path) -> None:
+    """Verify every file of BUNDLE, and that the owner of PUB.pem signed it."""
+    from .bundle import Bundle
+    from .signature import verify_bundle
+
+    opened = Bundle.open(bundle)
+    verify_bundle(opened, key)
+    click.echo(f"{opened.name} {opened.version}: {len(opened.files)} files whole, signature good")
 
 
 @cli.command(short_help="Measure latency and memory here.")

@@ -36,6 +36,7 @@ from .results import (
     SoftwareInfo,
     StudyResult,
     ViewInfo,
+    VoiPolicy,
 )
 from .views import HEADS, STANDARD_VIEWS, ViewName
 
@@ -93,7 +94,13 @@ class Model:
         self._report: ReportRunner | None = None
 
     @classmethod
-    def load(cls, bundle: str | Path | None = None, *, threads: int | None = None) -> "Model":
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        *,
+        threads: int | None = None,
+        signed_by: str | Path | None = None,
+    ) -> "Model":
         """Open and verify a bundle; graphs are compiled when first needed.
 
         Parameters
@@ -102,18 +109,26 @@ class Model:
             A ``.mfm`` directory; the demonstration bundle of the package if not given.
         threads
             CPU threads per study; all that this process may use if not given.
+        signed_by
+            PEM file of the public key that must have signed the bundle; no signature is asked for
+            if not given. Needs the extra ``sign``.
 
         Raises
         ------
         BundleError
-            The bundle is missing, altered or malformed.
+            The bundle is missing, altered or malformed, or not signed by the key.
         UsageError
-            `threads` is out of range.
+            `threads` is out of range, or the key cannot be read.
         """
         available = len(os.sched_getaffinity(0))
         if threads is not None and not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, not {threads}")
-        return cls(Bundle.open(bundle or demo_bundle_path()), threads or available)
+        opened = Bundle.open(bundle or demo_bundle_path())
+        if signed_by is not None:
+            from .signature import verify_bundle
+
+            verify_bundle(opened, Path(signed_by))
+        return cls(opened, threads or available)
 
     def infer(
         self,
@@ -141,8 +156,9 @@ class Model:
             `options` ask for something unknown.
         """
         reporter = StageReporter(observer)
-        prepared = self.prepare(study, reporter)
         asked = (options or InferOptions()).heads or self.bundle.heads
+        self._check_graphs(asked, reporter)
+        prepared = self.prepare(study, reporter)
         features = self._encode(asked, prepared, reporter)
         outcomes = {
             name: self._outcome(name, features, prepared, reporter)
@@ -151,6 +167,18 @@ class Model:
         }
         outcomes = self._with_flags(outcomes)
         return self._result(prepared, outcomes)
+
+    def _check_graphs(self, heads: tuple[str, ...], reporter: StageReporter) -> None:
+        """Hold all graphs of the asked-for heads against the description, before any is run."""
+        for name in heads:
+            spec = getattr(self.bundle, name)
+            if spec is None:
+                continue
+            self._graphs.check(self.bundle.encoders[spec.encoder].model)
+            if name != "report":
+                self._graphs.check(spec.model)
+            elif self._report is None:
+                self._report = ReportRunner(self.bundle, spec, self._graphs, reporter)
 
     def prepare(self, study: Study | str | Path, reporter: StageReporter) -> _PreparedStudy:
         """Read, decode and prepare the views of a study."""
@@ -184,6 +212,7 @@ class Model:
                 laterality=instance.laterality,
                 spec=self.bundle.preprocessing,
                 pixel_spacing_mm=instance.pixel_spacing_mm,
+                background=instance.background,
             )
 
     def _encode(
@@ -276,10 +305,7 @@ class Model:
     def _report_head(
         self, features: Features, _: _PreparedStudy, reporter: StageReporter
     ) -> ReportResult:
-        spec = self.bundle.report
-        assert spec is not None
-        if self._report is None:
-            self._report = ReportRunner(self.bundle, spec, self._graphs, reporter)
+        assert self._report is not None  # made by _check_graphs
         with reporter.stage("report"):
             report = self._report.run({view: tensors["map"] for view, tensors in features.items()})
         return ReportResult(report, tuple(features), ())
@@ -380,4 +406,6 @@ def _view_info(view: ViewName, prepared: _PreparedStudy) -> ViewInfo:
         columns=instance.columns,
         pixel_spacing_source=instance.pixel_spacing_source,
         geometry=prepared.views[view].geometry,
+        deviations=instance.deviations + prepared.views[view].deviations,
+        voi=VoiPolicy(instance.voi),
     )

@@ -39,6 +39,8 @@ __all__ = [
 # What a hostile file may cost; a report's own grammar has some hundred parts and states.
 _MOST_PARTS: Final = 50_000
 _MOST_STATES: Final = 200_000
+_MOST_OPTIONS: Final = 1_000  # of one choice
+_MOST_STEPS: Final = 500_000  # of reading one report; a real one takes some hundred
 _DEEPEST: Final = 40
 
 
@@ -145,11 +147,14 @@ class Language:
         Raises
         ------
         BundleError
-            The text is not of this language.
+            The text is not of this language, or the language too ambiguous to tell.
         """
-        for end, walk in _read(self.root, text, 0, Walk(), ""):
-            if end == len(text):
-                return walk
+        try:
+            for end, walk in _Reader().read(self.root, text, 0, Walk(), ""):
+                if end == len(text):
+                    return walk
+        except RecursionError as error:
+            raise BundleError("the report grammar has too long a series of parts") from error
         raise BundleError("a report does not follow the grammar of its bundle")
 
     def automaton(self, encode: Callable[[str], Sequence[int]]) -> "TokenAutomaton":
@@ -169,53 +174,62 @@ class Language:
         return automaton.without_dead_ends()
 
 
-def _read(node: Node, text: str, at: int, walk: Walk, section: str) -> Iterator[tuple[int, Walk]]:
-    """Every way to read `node` at `at`: where it ends, and what was met so far."""
-    match node:
-        case Literal(words):
-            if text.startswith(words, at):
-                yield at + len(words), walk
-        case Choice(name, options):
-            for value, words in options:
+class _Reader:
+    """Tries every way to read a text, as far as a report's own grammar could ever need."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_STEPS
+
+    def read(
+        self, node: Node, text: str, at: int, walk: Walk, section: str
+    ) -> Iterator[tuple[int, Walk]]:
+        """Every way to read `node` at `at`: where it ends, and what was met so far."""
+        self._left -= 1
+        if self._left < 0:
+            raise BundleError("the report grammar is too ambiguous to read a report by it")
+        match node:
+            case Literal(words):
                 if text.startswith(words, at):
-                    yield at + len(words), replace(walk, fields={**walk.fields, name: value})
-        case Series(parts):
-            yield from _read_series(parts, text, at, walk, section)
-        case Either(parts):
-            for part in parts:
-                yield from _read(part, text, at, walk, section)
-        case Repeat():
-            yield from _read_repeat(node, text, at, walk, section)
-        case Section(name, title, part):
-            for end, inner in _read(part, text, at, walk, name):
-                done = (name, title, text[at:end])
-                yield end, replace(inner, sections=(*inner.sections, done))
-        case Finding(kind, part):
-            for end, inner in _read(part, text, at, replace(walk, fields={}), section):
-                found = (section, kind, inner.fields)
-                yield end, replace(walk, findings=(*walk.findings, found))
-        case ByViews():
-            raise TypeError("the views are not settled")
+                    yield at + len(words), walk
+            case Choice(name, options):
+                for value, words in options:
+                    if text.startswith(words, at):
+                        yield at + len(words), replace(walk, fields={**walk.fields, name: value})
+            case Series(parts):
+                yield from self._series(parts, text, at, walk, section)
+            case Either(parts):
+                for part in parts:
+                    yield from self.read(part, text, at, walk, section)
+            case Repeat():
+                yield from self._repeat(node, text, at, walk, section)
+            case Section(name, title, part):
+                for end, inner in self.read(part, text, at, walk, name):
+                    done = (name, title, text[at:end])
+                    yield end, replace(inner, sections=(*inner.sections, done))
+            case Finding(kind, part):
+                for end, inner in self.read(part, text, at, replace(walk, fields={}), section):
+                    found = (section, kind, inner.fields)
+                    yield end, replace(walk, findings=(*walk.findings, found))
+            case ByViews():
+                raise TypeError("the views are not settled")
 
+    def _series(
+        self, parts: tuple[Node, ...], text: str, at: int, walk: Walk, section: str
+    ) -> Iterator[tuple[int, Walk]]:
+        if not parts:
+            yield at, walk
+            return
+        for end, inner in self.read(parts[0], text, at, walk, section):
+            yield from self._series(parts[1:], text, end, inner, section)
 
-def _read_series(
-    parts: tuple[Node, ...], text: str, at: int, walk: Walk, section: str
-) -> Iterator[tuple[int, Walk]]:
-    if not parts:
-        yield at, walk
-        return
-    for end, inner in _read(parts[0], text, at, walk, section):
-        yield from _read_series(parts[1:], text, end, inner, section)
-
-
-def _read_repeat(
-    node: Repeat, text: str, at: int, walk: Walk, section: str
-) -> Iterator[tuple[int, Walk]]:
-    for end, inner in _read(node.part, text, at, walk, section):
-        yield end, inner
-        if node.most > 1:
-            rest = Series((Literal(node.separator), replace(node, most=node.most - 1)))
-            yield from _read(rest, text, end, inner, section)
+    def _repeat(
+        self, node: Repeat, text: str, at: int, walk: Walk, section: str
+    ) -> Iterator[tuple[int, Walk]]:
+        for end, inner in self.read(node.part, text, at, walk, section):
+            yield end, inner
+            if node.most > 1:
+                rest = Series((Literal(node.separator), replace(node, most=node.most - 1)))
+                yield from self.read(rest, text, end, inner, section)
 
 
 # -------------------- what may come next
@@ -499,4 +513,6 @@ def _choice(fields: Fields) -> Choice:
     texts = tuple((value, options.text(value)) for value in options.mapping())
     if not texts or any(not text for _, text in texts):
         raise BundleError(f"{fields.where}: 'of' must hold texts that are not empty")
+    if len(texts) > _MOST_OPTIONS:
+        raise BundleError(f"{fields.where}: 'of' holds more than {_MOST_OPTIONS} texts")
     return Choice(fields.text("choice"), texts)

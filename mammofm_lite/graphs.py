@@ -1,6 +1,7 @@
 """Compiled graphs of one bundle: each compiled once, when first needed, and reused."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from ._openvino import OPENVINO_VERSION, cpu_properties, make_core, ov
 from .bundle import Bundle
+from .contract import check_graph, graph_contracts
 from .errors import BundleError
 from .progress import StageReporter
 
@@ -59,7 +61,8 @@ class GraphStore:
     Raises
     ------
     BundleError
-        The bundle was made with a newer OpenVINO than the one at hand.
+        The bundle was made with a newer OpenVINO than the one at hand, or its description asks
+        for graphs that cannot fit each other.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
@@ -67,6 +70,9 @@ class GraphStore:
         self._bundle = bundle
         self._threads = threads
         self._core = make_core()
+        self._contracts = graph_contracts(bundle)
+        self._models: dict[str, Any] = {}
+        self._checked: set[str] = set()
         self._graphs: dict[str, Graph] = {}
 
     @property
@@ -79,25 +85,56 @@ class GraphStore:
             self._graphs[name] = Graph(name, self.compile(name, reporter))
         return self._graphs[name]
 
-    def compile(self, name: str, reporter: StageReporter) -> Any:
-        """An ``openvino.CompiledModel`` of file `name`.
+    def check(self, name: str) -> None:
+        """Hold the graph of file `name` against its contract, once; raises as `model` does."""
+        if name not in self._checked:
+            self.model(name)
+
+    def model(self, name: str) -> Any:
+        """The ``openvino.Model`` of file `name`, held against its contract; not yet compiled.
+
+        Cheap, for the weights stay in the file: a graph that does not fit is told before any
+        other is run.
 
         Raises
         ------
         BundleError
-            OpenVINO cannot read or compile the graph.
+            OpenVINO cannot read the graph, or its inputs or outputs are not those that the
+            description asks for.
         """
-        path = self._bundle.file(name)
-        weights = self._bundle.file(str(Path(name).with_suffix(".bin")))
-        try:
-            with reporter.stage("compile", name):
+        if name not in self._models:
+            path = self._bundle.file(name)
+            weights = self._bundle.file(str(Path(name).with_suffix(".bin")))
+            with _loading(name):
                 model = self._core.read_model(str(path), str(weights))
-                return self._core.compile_model(model, "CPU", cpu_properties(self._threads))
-        except RuntimeError as error:
-            raise BundleError(
-                f"{name}: OpenVINO {OPENVINO_VERSION} cannot load this graph; "
-                "export the bundle anew with this version"
-            ) from error
+            if name in self._contracts:
+                check_graph(name, model, self._contracts[name])
+            self._models[name] = model
+            self._checked.add(name)
+        return self._models[name]
+
+    def compile(self, name: str, reporter: StageReporter) -> Any:
+        """An ``openvino.CompiledModel`` of file `name`; raises as `model` does."""
+        with reporter.stage("compile", name):
+            model = self.model(name)
+            with _loading(name):
+                compiled = self._core.compile_model(model, "CPU", cpu_properties(self._threads))
+        del self._models[name]  # the compiled one lives on without it
+        return compiled
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """OpenVINO's errors are pages long and name places in its sources."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # RuntimeError; but also what its binding raises on odd bytes
+        raise BundleError(
+            f"{name}: OpenVINO {OPENVINO_VERSION} cannot load this graph; "
+            "export the bundle anew with this version"
+        ) from error
 
 
 def _check_openvino(bundle: Bundle) -> None:

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle import DiagnosisSpec, LabelSpec
+from ..errors import BundleError
 from ..results import DiagnosisResult, LabelScore
 from ..views import Laterality, ViewName, laterality
 
 __all__ = ["interpret_diagnosis", "recall_basis"]
 
 Array = npt.NDArray[np.float32]
+
+_ROUNDING: Final = 1e-5  # a softmax of float32 may exceed 1 by some of its steps
 
 
 def interpret_diagnosis(
@@ -26,7 +30,14 @@ def interpret_diagnosis(
         Labels in the order of the graph's columns, with their rules of combination.
     probabilities
         Per view the graph's ``probabilities``, float32 [1, columns].
+
+    Raises
+    ------
+    BundleError
+        The graph answers another number of columns, or a number that is no probability.
     """
+    for answer in probabilities.values():
+        _check(spec, answer)
     per_view = {view: _by_label(spec, row) for view, row in probabilities.items()}
     sides: dict[Laterality, list[dict[str, Array]]] = {}
     for view, row in per_view.items():
@@ -47,6 +58,16 @@ def recall_basis(spec: DiagnosisSpec, result: DiagnosisResult) -> tuple[str, ...
     return tuple(
         score.label for score in result.study if score.label in asking and score.value == "yes"
     )
+
+
+def _check(spec: DiagnosisSpec, answer: Array) -> None:
+    columns = sum(label.columns for label in spec.labels)
+    if answer.shape != (1, columns):
+        raise BundleError(
+            f"{spec.model}: answers {answer.size} probabilities, the bundle's labels need {columns}"
+        )
+    if answer.min() < -_ROUNDING or answer.max() > 1 + _ROUNDING:
+        raise BundleError(f"{spec.model}: answers a number that is no probability")
 
 
 def _by_label(spec: DiagnosisSpec, row: Array) -> dict[str, Array]:

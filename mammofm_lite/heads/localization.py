@@ -1,5 +1,7 @@
 """Localization: boxes of the graph, in prepared pixels, to marks in original pixels and mm."""
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,8 @@ from ..results import Box, Mark
 from ..views import ViewName
 
 __all__ = ["marks_of_view"]
+
+MOST_BOXES: Final = 10_000  # the reference keeps 100
 
 
 def marks_of_view(
@@ -29,9 +33,15 @@ def marks_of_view(
     Raises
     ------
     BundleError
-        The graph answers a label that the bundle does not name.
+        The graph answers a label that the bundle does not name, or far too many boxes, or not
+        as many scores as boxes.
     """
     boxes, scores, labels = outputs
+    if not len(boxes) == len(scores) == len(labels) <= MOST_BOXES:
+        raise BundleError(
+            f"the localization graph answers {len(boxes)} boxes, {len(scores)} scores and "
+            f"{len(labels)} labels; as many of each are needed, at most {MOST_BOXES}"
+        )
     keep = scores >= spec.threshold
     if keep.any() and not 0 <= labels[keep].min() <= labels[keep].max() < len(spec.labels):
         raise BundleError(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import PrognosisSpec
+from ..errors import BundleError
 from ..geometry import ViewGeometry
 from ..results import AsymmetryMap, AsymmetryPeak, Box, PrognosisResult, YearRisk
 from ..views import Projection, ViewName, laterality
@@ -35,7 +36,13 @@ def interpret_prognosis(
         ``peak`` int [years, 2, 2] (row, column of the heatmap's maximum).
     geometries
         Of the views that were used; projections without both sides are left out.
+
+    Raises
+    ------
+    BundleError
+        The graph answers for other years, a risk that decreases, or a peak outside its map.
     """
+    _check(spec, outputs)
     used = usable_projections(geometries)
     years = tuple(
         YearRisk(year, float(outputs["score"][i]), float(outputs["risk"][i]))
@@ -52,6 +59,19 @@ def interpret_prognosis(
         for view in _pair(projection):
             maps[view] = _map(spec, view, values, geometries[view])
     return PrognosisResult(years, used, peaks, MappingProxyType(maps))
+
+
+def _check(spec: PrognosisSpec, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    years, cells = len(spec.years), outputs["heatmap"].shape[2:]
+    shapes = {"score": (years,), "risk": (years,), "heatmap": (years, 2, *cells),
+              "peak": (years, 2, 2)}  # fmt: skip
+    if any(outputs[name].shape != shape for name, shape in shapes.items()):
+        raise BundleError(f"{spec.model}: its answers are not for the bundle's {years} years")
+    if np.any(np.diff(np.asarray(outputs["risk"], np.float64)) < 0):
+        raise BundleError(f"{spec.model}: answers a risk that decreases over the years")
+    peak = np.asarray(outputs["peak"], np.int64)
+    if peak.size and (peak.min() < 0 or np.any(peak.max(axis=(0, 1)) >= cells)):
+        raise BundleError(f"{spec.model}: answers a peak outside its map")
 
 
 def _pair(projection: Projection) -> tuple[ViewName, ViewName]:

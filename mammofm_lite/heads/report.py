@@ -1,14 +1,18 @@
 """Report: fuse the views, decode greedily under the bundle's grammar, read the text into fields."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from .._jsonread import read_regular_file
 from .._openvino import ov
 from ..bundle import Bundle, ReportSpec
+from ..contract import check_decoder, map_input
 from ..errors import BundleError
 from ..grammar import Grammar, TokenAutomaton
 from ..graphs import Graph, GraphStore, Tensors
@@ -16,17 +20,13 @@ from ..progress import StageReporter
 from ..report import Report, read_report
 from ..views import STANDARD_VIEWS, ViewName
 
-__all__ = ["ReportRunner", "decode_greedily", "map_input"]
+__all__ = ["ReportRunner", "Tokenizer", "decode_greedily", "map_input"]
 
 # Begins every report; fixed by the format of the bundle (token 0 of its tokenizer).
 _BEGIN: Final = 0
+_MAX_TOKENIZER_BYTES: Final = 16 << 20  # with 100,000 tokens it has about 4 MB
 
 NextLogits = Callable[[int, int], npt.NDArray[np.float32]]
-
-
-def map_input(view: ViewName) -> str:
-    """Name of a view's input of the fusion graph: ``L-CC`` gives ``map_l_cc``."""
-    return f"map_{view.lower().replace('-', '_')}"
 
 
 class ReportRunner:
@@ -43,16 +43,12 @@ class ReportRunner:
     ) -> None:
         self._spec = spec
         self._grammar = Grammar.open(bundle.file(spec.grammar))
-        self._tokenizer = _read_tokenizer(bundle, spec)
+        self._tokenizer = Tokenizer.open(bundle.file(spec.tokenizer))
         self._map_shape = bundle.encoders[spec.encoder].outputs["map"]
+        models = graphs.model(spec.decoder), graphs.model(spec.fusion)
+        check_decoder(spec.decoder, *models, self._tokenizer.size)
         self._fusion = graphs.graph(spec.fusion, reporter)
         self._decoder = _Decoder(graphs.compile(spec.decoder, reporter), self._fusion)
-        vocabulary = self._tokenizer.get_vocab_size()
-        if self._decoder.vocabulary != vocabulary:
-            raise BundleError(
-                f"{spec.decoder} scores {self._decoder.vocabulary} tokens, "
-                f"{spec.tokenizer} has {vocabulary}"
-            )
 
     def run(self, maps: Mapping[ViewName, npt.NDArray[np.float32]]) -> Report:
         """Write the report on the views at hand.
@@ -63,7 +59,7 @@ class ReportRunner:
             Per view the encoder's ``map``, float32 [1, C, h, w]; at least one view.
         """
         language = self._grammar.language(tuple(maps))
-        automaton = language.automaton(self._encode)
+        automaton = language.automaton(self._tokenizer.encode)
         if 1 + automaton.longest > self._spec.max_tokens:
             raise BundleError(
                 f"{self._spec.grammar}: a report may have {1 + automaton.longest} tokens, the "
@@ -79,17 +75,54 @@ class ReportRunner:
         inputs["present"] = np.array([[view in maps for view in STANDARD_VIEWS]], np.float32)
         return inputs
 
-    def _encode(self, text: str) -> Sequence[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+
+class Tokenizer:
+    """The bundle's tokenizer. Its library's failures, of which some are no `Exception`, are told
+    as failures of the file."""
+
+    def __init__(self, library: Any, name: str) -> None:
+        self._library = library
+        self._name = name
+
+    @classmethod
+    def open(cls, path: Path) -> "Tokenizer":
+        """Read ``tokenizer.json``.
+
+        Raises
+        ------
+        BundleError
+            The file is missing, too large, or no tokenizer.
+        """
+        data = read_regular_file(path, _MAX_TOKENIZER_BYTES)
+        with _tokenizing(path.name):
+            return cls(tokenizers.Tokenizer.from_str(data.decode("utf-8")), path.name)
+
+    @property
+    def size(self) -> int:
+        """Tokens in the vocabulary."""
+        with _tokenizing(self._name):
+            return int(self._library.get_vocab_size())
+
+    def encode(self, text: str) -> Sequence[int]:
+        with _tokenizing(self._name):
+            ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        if ids and max(ids) >= self.size:
+            raise BundleError(f"{self._name} numbers tokens beyond its own vocabulary")
         return ids
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        with _tokenizing(self._name):
+            return str(self._library.decode(tokens))
 
-def _read_tokenizer(bundle: Bundle, spec: ReportSpec) -> Any:
-    text = bundle.file(spec.tokenizer).read_text(encoding="utf-8")
+
+@contextmanager
+def _tokenizing(name: str) -> Iterator[None]:
     try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
-        raise BundleError(f"{spec.tokenizer} is not a readable tokenizer") from error
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the library is not an Exception
+        raise BundleError(f"{name} is not a usable tokenizer; export the bundle anew") from error
 
 
 def decode_greedily(automaton: TokenAutomaton, next_logits: NextLogits) -> list[int]:
@@ -121,7 +154,6 @@ class _Decoder:
     """The decoding graph, its request, and its cache, which is state inside the request."""
 
     def __init__(self, compiled: Any, fusion: Graph) -> None:
-        self.vocabulary = int(compiled.output("logits").get_shape()[1])
         self._request = compiled.create_infer_request()
         self._memory = fusion.output_names
         self._token = np.zeros((1, 1), np.int64)

@@ -1,18 +1,17 @@
 """The result folder of one study: ``result.json``, ``result.txt``, overlay pictures per view."""
 
+import os
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from ..dicom import Instance, Study, read_pixels
+from ..dicom import Study, read_pixels
 from ..errors import UsageError
 from ..progress import StageReporter
 from ..results import StudyResult, ViewInfo
 from ..views import STANDARD_VIEWS
-from .files import write_atomically
-from .png import OverlayHeatmap, OverlayMark, display_image, render_overlay, write_png
+from ._picture import view_picture
+from .files import unfinished_files, write_atomically
+from .png import OverlayHeatmap, OverlayMark, render_overlay, write_png
 from .text import summary
 
 __all__ = ["ResultFolder"]
@@ -42,11 +41,19 @@ class ResultFolder:
             raise UsageError("the output is a file; give a folder")
         self._folder = folder
         self._kinds = kinds
-        self._taken = [folder / name for name in _NAMES if (folder / name).exists()]
+        # A link counts even if it leads nowhere; it is replaced, never written through.
+        self._taken = [folder / name for name in _NAMES if os.path.lexists(folder / name)]
         if self._taken and not force:
             raise UsageError(
                 f"the output folder already has {self._taken[0].name}; give --force to replace it"
             )
+        unfinished = unfinished_files(folder)
+        if unfinished and not force:
+            raise UsageError(
+                "the output folder holds an unfinished file of a run that was killed "
+                f"({unfinished[0].name}); give --force to remove it"
+            )
+        self._taken += unfinished
 
     def write(self, result: StudyResult, study: Study, reporter: StageReporter) -> None:
         """Write all kinds; result.json last, so that its presence says the folder is complete.
@@ -71,25 +78,18 @@ class ResultFolder:
         if "png" not in self._kinds and heat is None:
             return
         with reporter.stage("write", info.view):
-            image = _image(study.views[info.view])
+            instance = study.views[info.view]
+            image, window = view_picture(read_pixels(instance), instance, info.deviations)
             if "png" in self._kinds:
                 marks, labels = _marks(result, info), _labels(result)
-                caption = _caption(result, info, _searched(result, marks))
+                caption = _caption(result, info, _searched(result, marks), window)
                 rgb = render_overlay(image, info.geometry, marks, caption=caption, labels=labels)
                 write_png(self._folder / f"{info.view}.png", rgb)
             if heat is not None:
-                caption = _caption(result, info, "Asymmetry of the last year; no marks drawn.")
+                title = "Asymmetry of the last year; no marks drawn."
+                caption = _caption(result, info, title, window)
                 rgb = render_overlay(image, info.geometry, [], caption=caption, heatmap=heat)
                 write_png(self._folder / f"{info.view}-asymmetry.png", rgb)
-
-
-def _image(instance: Instance) -> npt.NDArray[np.uint8]:
-    return display_image(
-        read_pixels(instance),
-        instance.photometric_interpretation,
-        instance.rescale_slope,
-        instance.rescale_intercept,
-    )
 
 
 def _heat(result: StudyResult, info: ViewInfo) -> OverlayHeatmap | None:
@@ -126,8 +126,8 @@ def _searched(result: StudyResult, marks: list[OverlayMark]) -> str:
     return f"Marks at or above {found.threshold:g}; a score is not a probability."
 
 
-def _caption(result: StudyResult, info: ViewInfo, shown: str) -> tuple[str, ...]:
+def _caption(result: StudyResult, info: ViewInfo, *shown: str) -> tuple[str, ...]:
     model = (
         f"{result.model.name} {result.model.version}, mammofm-lite {result.software.mammofm_lite}"
     )
-    return (info.view, shown, model, *result.notices)
+    return (info.view, *shown, model, *result.notices)

@@ -73,7 +73,7 @@ def check_folder(folder: Path) -> None:
         jsonschema.validate(json.loads((folder / "result.json").read_text()), result_schema())
 
 
-@pytest.mark.parametrize(("lines", "pause_s"), [*moments(2, 27, 1), (24, 0.02)])
+@pytest.mark.parametrize(("lines", "pause_s"), [*moments(2, 20, 1), (24, 0.02)])
 def test_control_c_of_infer(study: Path, tmp_path: Path, lines: int, pause_s: float) -> None:
     folder = tmp_path / "out"
     status, said = interrupted(signal.SIGINT, lines, pause_s, "infer", study, "-o", folder)

@@ -80,29 +80,36 @@ def inferred(module: Any, x: torch.Tensor) -> np.ndarray:
         return np.asarray(module(x)[0])
 
 
+def write_files(folder: Path) -> None:
+    """The network as ONNX and as OpenVINO converts it by itself, so that peers load files alone."""
+    module, x = torch_encoder()
+    names = {"input_names": ["image"], "output_names": ["pooled", "map"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (x,), str(folder / "b5.onnx"), dynamo=False, opset_version=17, **names
+        )
+        model = ov.convert_model(module, example_input=x, input=[list(x.shape)])
+    ov.save_model(model, str(folder / "b5.xml"), compress_to_fp16=False)
+
+
 def onnx_runtime(options: argparse.Namespace) -> Run:
     import onnxruntime
 
-    module, x = torch_encoder()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file = str(Path(folder) / "b5.onnx")
-        names = {"input_names": ["image"], "output_names": ["pooled", "map"]}
-        torch.onnx.export(module, (x,), file, dynamo=False, opset_version=17, **names)
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        session = onnxruntime.InferenceSession(file, settings, ["CPUExecutionProvider"])
-    return lambda: session.run(["pooled"], {"image": x.numpy()})[0]
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    file = str(options.files / "b5.onnx")
+    session = onnxruntime.InferenceSession(file, settings, ["CPUExecutionProvider"])
+    x = normalise(picture())
+    return lambda: session.run(["pooled"], {"image": x})[0]
 
 
 def stock_openvino(options: argparse.Namespace) -> Run:
-    module, x = torch_encoder()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = ov.convert_model(module, example_input=x, input=[list(x.shape)])
-    request = ov.Core().compile_model(model, "CPU", cpu_properties(options.threads))
-    request = request.create_infer_request()
-    return lambda: np.array(request.infer([x.numpy()])[0])
+    file = str(options.files / "b5.xml")
+    compiled_model = ov.Core().compile_model(file, "CPU", cpu_properties(options.threads))
+    request = compiled_model.create_infer_request()
+    x = normalise(picture())
+    return lambda: np.array(request.infer([x])[0])
 
 
 def ours(options: argparse.Namespace) -> Run:
@@ -172,7 +179,8 @@ def check_equal(peers: Mapping[str, Run]) -> None:
 def peak_of_process(kind: str, name: str, options: argparse.Namespace) -> float:
     """Of a new process that loads one peer and runs it twice."""
     command = [sys.executable, __file__, str(options.bundle), "--study", str(options.study)]
-    command += ["--threads", str(options.threads), "--only", kind, name]
+    command += ["--threads", str(options.threads), "--files", str(options.files)]
+    command += ["--only", kind, name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
@@ -268,6 +276,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--files", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs=2, metavar=("KIND", "PEER"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -282,6 +291,8 @@ def main() -> None:
         if options.only:
             only(options)
             return
+        options.files = Path(folder)
+        write_files(options.files)
         report = measured(options)
     print(json.dumps(report, indent=2) if options.json else text(report))
 

@@ -13,7 +13,7 @@ import torch
 from openvino import passes
 from torch import Tensor, nn
 
-from mammofm_lite.heads.report import map_input
+from mammofm_lite.contract import map_input
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .attention import attention_extension

@@ -11,9 +11,9 @@ import torch
 
 from mammofm_lite._jsonread import Fields
 from mammofm_lite._openvino import ov
+from mammofm_lite.contract import map_input
 from mammofm_lite.errors import ExportError
 from mammofm_lite.grammar import Grammar
-from mammofm_lite.heads.report import map_input
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .graphs import compare

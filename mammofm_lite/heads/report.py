@@ -20,7 +20,7 @@ from ..progress import StageReporter
 from ..report import Report, read_report
 from ..views import STANDARD_VIEWS, ViewName
 
-__all__ = ["ReportRunner", "Tokenizer", "decode_greedily", "map_input"]
+__all__ = ["ReportRunner", "Tokenizer", "decode_greedily"]
 
 # Begins every report; fixed by the format of the bundle (token 0 of its tokenizer).
 _BEGIN: Final = 0

@@ -6,6 +6,7 @@
 import importlib.util
 import io
 import json
+import re
 import resource
 import struct
 import subprocess
@@ -130,3 +131,19 @@ def test_a_small_file_that_claims_a_huge_image(coding: str, marker: bytes, side:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert fuzz.read_a_study(make.file_bytes(ds, make.SYNTAXES[coding])) == "refused"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_the_guided_fuzzer_finds_its_way_into_our_code(tmp_path: Path) -> None:
+    """Mutants that reach new code are kept: without instruments none would be."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "guided.py"), "bundle", "-runs=300", "-seed=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    kept = re.search(r"DONE\s+cov: \d+ ft: \d+ corp: (\d+)/", done.stderr)
+    assert kept is not None, done.stderr[-2000:]
+    assert int(kept[1]) > 2
+    assert not list(tmp_path.iterdir())

@@ -138,7 +138,6 @@ def _replace(scratch: Path, output: Path) -> None:
 
 def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, Any]:
     encoders = {part.name: part.entry for part in parts if part.kind == "encoder"}
-    heads = {part.name: part.entry for part in parts if part.kind == "head"}
     names = sorted(path.name for path in folder.iterdir())
     return {
         "format": FORMAT,
@@ -151,14 +150,28 @@ def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, A
         "made_with": {"mammofm_lite": __version__, "openvino": OPENVINO_VERSION},
         "preprocessing": asdict(recipe.preprocessing),
         "encoders": encoders,
-        "heads": heads,
+        "heads": _heads(parts),
         "provenance": {f"{part.kind} {part.name}": part.provenance for part in parts},
         "self_check": {
-            part.name: {"largest_relative_difference": part.differences, "operations": part.census}
+            f"{part.kind} {part.name}": {
+                "largest_relative_difference": part.differences,
+                "operations": part.census,
+            }
             for part in parts
         },
         "files": {name: asdict(file_record(folder / name)) for name in names},
     }
+
+
+def _heads(parts: list[Part]) -> dict[str, Any]:
+    """What ``bundle.json`` says of every head: its members, or all of it where it has none."""
+    heads: dict[str, Any] = {}
+    for part in parts:
+        if part.kind == "head" and part.member_of is None:
+            heads[part.name] = part.entry
+        elif part.kind == "head":
+            heads.setdefault(part.member_of, {"members": []})["members"].append(part.entry)
+    return heads
 
 
 def _weights(recipe: Recipe) -> dict[str, Any]:

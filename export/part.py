@@ -47,6 +47,8 @@ class Part(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.member_of: str | None = None
+        """The head of which this part is one member; ``None`` where it is the whole of it."""
         self.differences: dict[str, float | None] = {}
         self.census: dict[str, dict[str, int]] = {}
         self.notes: list[str] = []

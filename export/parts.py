@@ -1,9 +1,9 @@
 """The parts of a bundle that are one graph each: encoders, diagnosis, localization, prognosis."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from .models.retinanet import RawDetections, RetinaNet, RetinaNetConfig
 from .part import Arrays, GraphPart, Part, as_numpy, gate, run_graph
 from .pickled import BACKBONE, HEAD_ATTRIBUTES, UNUSED_TENSORS, asymmetry_config, check_paddings
 from .recipe import (
+    DetectorRecipe,
     DiagnosisRecipe,
     EncoderRecipe,
     LabelRecipe,
@@ -39,6 +40,7 @@ from .recipe import (
     PrognosisRecipe,
     Recipe,
     WeightSource,
+    YearRecipe,
 )
 from .report_part import ReportPart
 from .synthetic import synthetic_image, synthetic_vector
@@ -130,19 +132,57 @@ class EncoderPart(GraphPart):
         }
 
 
-class DiagnosisPart(GraphPart):
+class MemberPart(GraphPart):
+    """One member of a head: what one graph answers on one encoder."""
+
+    def __init__(self, head: str, encoder: EncoderPart, suffix: str) -> None:
+        super().__init__(head + suffix)
+        self.member_of = head
+        self.encoder = encoder
+
+    def check_backbone(
+        self, source: WeightSource, prefix: str, what: str, *, accepted: bool | None
+    ) -> None:
+        """Refuse what was trained on another encoder than the bundle runs for it.
+
+        The reference trains heads on copies of its encoder, whose batch statistics may have moved
+        even where its weights were frozen (facts 6). Such a head on this encoder answers something
+        else than the reference does: a recipe may accept that, but it is said and recorded.
+        `accepted` is ``None`` where no recipe may.
+        """
+        differing = self.encoder.own_backbone(source, prefix)
+        if not differing:
+            return
+        name = source.path.name if source.path else ""
+        found = (
+            f"{name} holds another encoder than {self.encoder.name!r} "
+            f"(tensors that differ: {len(differing)}, the first {differing[0]})"
+        )
+        if not accepted:
+            otherwise = "; or accept the difference with 'shared_backbone = true' in the head"
+            raise ExportError(
+                f"{self.member_of}, {what}: {found}. Declare an encoder from this file "
+                f"(prefix = {source.prefix + prefix!r}) and name it for {what}"
+                f"{'' if accepted is None else otherwise}"
+            )
+        self.notes.append(f"{what}: {found}")
+        self.origin(source)["backbone"] = found
+
+
+class DiagnosisPart(MemberPart):
+    """`spec` is the head's recipe with the labels that run on `encoder` alone."""
+
     probabilities = frozenset({"probabilities"})
 
-    def __init__(self, spec: DiagnosisRecipe, encoder: EncoderPart) -> None:
-        super().__init__("diagnosis")
+    def __init__(self, spec: DiagnosisRecipe, encoder: EncoderPart, suffix: str = "") -> None:
+        super().__init__("diagnosis", encoder, suffix)
         self.spec = spec
-        self.encoder = encoder
 
     @property
     def entry(self) -> dict[str, Any]:
         return {
             "model": self.file,
-            "encoder": self.spec.encoder,
+            "encoder": self.encoder.name,
             "labels": [_label_entry(label) for label in self.spec.labels],
         }
 
@@ -175,8 +215,7 @@ class DiagnosisPart(GraphPart):
         return LabelGroup(label.name, label.kind, classifier)
 
     def _check_backbone(self, source: WeightSource, what: str) -> None:
-        accepted = self.spec.shared_backbone
-        _check_backbone(self, self.encoder, source, CLIP_BACKBONE, what, accepted=accepted)
+        self.check_backbone(source, CLIP_BACKBONE, what, accepted=self.spec.shared_backbone)
 
     def _prompts(self, label: LabelRecipe) -> Tensor:
         """Text embeddings [prompts, size]; a text encoder to make them from is not built yet."""
@@ -206,39 +245,6 @@ class DiagnosisPart(GraphPart):
         return {"MatMul": len(self.spec.labels) + layers, "TiledAttention": 0}
 
 
-def _check_backbone(
-    part: Part,
-    encoder: EncoderPart,
-    source: WeightSource,
-    prefix: str,
-    what: str,
-    *,
-    accepted: bool,
-) -> None:
-    """Refuse a head that was trained on another encoder than the bundle runs for it.
-
-    The reference trains heads on copies of its encoder, whose batch statistics may have moved even
-    where its weights were frozen (facts 6). Such a head on this encoder answers something else
-    than the reference does: a recipe may accept that, but it is said and recorded.
-    """
-    differing = encoder.own_backbone(source, prefix)
-    if not differing:
-        return
-    name = source.path.name if source.path else ""
-    found = (
-        f"{name} holds another encoder than {encoder.name!r} "
-        f"(tensors that differ: {len(differing)}, the first {differing[0]})"
-    )
-    if not accepted:
-        raise ExportError(
-            f"{part.name}, {what}: {found}. Load the encoder from this file, and make one bundle "
-            "for every such file; a diagnosis or prognosis head may instead set "
-            "'shared_backbone = true' to accept the difference"
-        )
-    part.notes.append(f"{what}: {found}")
-    part.origin(source)["backbone"] = found
-
-
 def _label_entry(label: LabelRecipe) -> dict[str, Any]:
     return {
         "name": label.name,
@@ -251,36 +257,43 @@ def _label_entry(label: LabelRecipe) -> dict[str, Any]:
     }
 
 
-class LocalizationPart(GraphPart):
+class LocalizationPart(MemberPart):
+    """One detector of the head."""
+
     probabilities = frozenset({"scores", "all_scores"})
 
-    def __init__(self, spec: LocalizationRecipe, encoder: EncoderPart) -> None:
-        super().__init__("localization")
+    def __init__(
+        self,
+        spec: LocalizationRecipe,
+        detector: DetectorRecipe,
+        encoder: EncoderPart,
+        suffix: str = "",
+    ) -> None:
+        super().__init__("localization", encoder, suffix)
         self.spec = spec
-        self.encoder = encoder
+        self.detector = detector
 
     @property
     def entry(self) -> dict[str, Any]:
         return {
             "model": self.file,
-            "encoder": self.spec.encoder,
-            "labels": list(self.spec.labels),
-            "threshold": self.spec.threshold,
+            "encoder": self.encoder.name,
+            "labels": list(self.detector.labels),
+            "threshold": self.detector.threshold,
         }
 
     @property
     def provenance(self) -> Any:
-        return self.origin(self.spec.weights)
+        return self.origin(self.detector.weights)
 
     def load(self) -> None:
         channels = self.encoder.config.pyramid_channels
-        config = RetinaNetConfig(channels, len(self.spec.labels), self.spec.channels)
+        config = RetinaNetConfig(channels, len(self.detector.labels), self.spec.channels)
         self._module = RetinaNet(config).eval()
         # The checkpoint's encoder copy is a part of its own.
-        self.fill(self._module, self.spec.weights, ignore=(DETECTOR_BACKBONE,))
-        _check_backbone(
-            self, self.encoder, self.spec.weights, DETECTOR_BACKBONE, "detector", accepted=False
-        )
+        source, what = self.detector.weights, f"the detector of {', '.join(self.detector.labels)}"
+        self.fill(self._module, source, ignore=(DETECTOR_BACKBONE,))
+        self.check_backbone(source, DETECTOR_BACKBONE, what, accepted=None)
 
     def _options(self) -> LocalizationOptions:
         return LocalizationOptions(
@@ -333,13 +346,14 @@ class LocalizationPart(GraphPart):
         }
 
 
-class PrognosisPart(GraphPart):
+class PrognosisPart(MemberPart):
+    """`spec` is the head's recipe with the years that run on `encoder` alone."""
+
     probabilities = frozenset({"score", "risk"})
 
-    def __init__(self, spec: PrognosisRecipe, encoder: EncoderPart) -> None:
-        super().__init__("prognosis")
+    def __init__(self, spec: PrognosisRecipe, encoder: EncoderPart, suffix: str = "") -> None:
+        super().__init__("prognosis", encoder, suffix)
         self.spec = spec
-        self.encoder = encoder
 
     @property
     def _map_size(self) -> tuple[int, int]:
@@ -351,8 +365,8 @@ class PrognosisPart(GraphPart):
         window = [size // part for size, part in zip(self._map_size, self.spec.latent, strict=True)]
         return {
             "model": self.file,
-            "encoder": self.spec.encoder,
-            "years": [year for year, _ in self.spec.years],
+            "encoder": self.encoder.name,
+            "years": [item.year for item in self.spec.years],
             "map": list(self._map_size),
             "window": window,
             "stride": [1, 1] if self.spec.flexible else window,
@@ -361,14 +375,15 @@ class PrognosisPart(GraphPart):
 
     @property
     def provenance(self) -> Any:
-        return {f"year {year}": self.origin(source) for year, source in self.spec.years}
+        return {f"year {item.year}": self.origin(item.weights) for item in self.spec.years}
 
     def load(self) -> None:
         heads = {}
-        for year, source in self.spec.years:
-            channels = self.encoder.config.head_channels
-            heads[year] = AsymmetryHead(asymmetry_config(self.spec, year, source, channels))
-            self._fill_head(heads[year], year, source)
+        channels = self.encoder.config.head_channels
+        for item in self.spec.years:
+            config = asymmetry_config(self.spec, item.year, item.weights, channels)
+            heads[item.year] = AsymmetryHead(config)
+            self._fill_head(heads[item.year], item.year, item.weights)
         self._module = PrognosisModel(heads).eval()
 
     def _fill_head(self, head: AsymmetryHead, year: int, source: WeightSource) -> None:
@@ -381,7 +396,7 @@ class PrognosisPart(GraphPart):
         origin["ignored"] = [name for name in origin["ignored"] if name not in HEAD_ATTRIBUTES]
         origin |= {"mean": head.config.mean, "std": head.config.std}
         accepted = self.spec.shared_backbone
-        _check_backbone(self, self.encoder, source, BACKBONE, f"year {year}", accepted=accepted)
+        self.check_backbone(source, BACKBONE, f"year {year}", accepted=accepted)
 
     def graph(self) -> Any:
         return prognosis_graph(self._module, self.encoder.shapes["map"][1:])
@@ -404,14 +419,48 @@ class PrognosisPart(GraphPart):
         return {"Convolution": matrices, "MaxPool": 2 * len(self.spec.years), "TiledAttention": 0}
 
 
+Entry = TypeVar("Entry", LabelRecipe, YearRecipe)
+
+
+def _by_encoder(entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:
+    """Labels or years by the encoder they run on, each group in the recipe's order."""
+    groups: dict[str, tuple[Entry, ...]] = {}
+    for entry in entries:
+        groups[entry.encoder] = (*groups.get(entry.encoder, ()), entry)
+    return groups
+
+
 def head_parts(recipe: Recipe, encoders: Mapping[str, EncoderPart]) -> Iterator[Part]:
-    """The parts of the recipe's heads, given the encoders they name."""
+    """The parts of the recipe's heads, given the encoders they name.
+
+    A head of one member has its plain name, a member among several that of its encoder behind it;
+    a detector its number, for two may share an encoder.
+    """
     if recipe.diagnosis:
-        yield DiagnosisPart(recipe.diagnosis, encoders[recipe.diagnosis.encoder])
+        yield from _diagnosis_parts(recipe.diagnosis, encoders)
     if recipe.localization:
-        yield LocalizationPart(recipe.localization, encoders[recipe.localization.encoder])
+        detectors = recipe.localization.detectors
+        for number, detector in enumerate(detectors, start=1):
+            suffix = f"_{number}" if len(detectors) > 1 else ""
+            encoder = encoders[detector.encoder]
+            yield LocalizationPart(recipe.localization, detector, encoder, suffix)
     if recipe.prognosis:
-        yield PrognosisPart(recipe.prognosis, encoders[recipe.prognosis.encoder])
+        years = _by_encoder(recipe.prognosis.years)
+        for name, own in years.items():
+            suffix = f"_{name}" if len(years) > 1 else ""
+            yield PrognosisPart(replace(recipe.prognosis, years=own), encoders[name], suffix)
     if recipe.report:
         encoder = encoders[recipe.report.encoder]
         yield ReportPart(recipe.report, encoder.shapes["map"], encoder.features)
+
+
+def _diagnosis_parts(
+    spec: DiagnosisRecipe, encoders: Mapping[str, EncoderPart]
+) -> Iterator[DiagnosisPart]:
+    """The projection goes with the labels on its encoder, zero-shot ones among them."""
+    labels = _by_encoder(spec.labels)
+    for name, own in labels.items():
+        part = replace(spec, labels=own)
+        if name != spec.projection_encoder:
+            part = replace(part, projection=None, projection_encoder=None, projection_weights=None)
+        yield DiagnosisPart(part, encoders[name], f"_{name}" if len(labels) > 1 else "")

@@ -6,8 +6,12 @@ parity tests and benchmarks) or ``{ source = "file", path = "...", key = "model"
 what its keys carry in front of this module's own). A file that is one pickled module, as the
 prognosis checkpoints are, takes ``object = true`` in place of `key`. Paths are relative to the
 recipe.
+
+Diagnosis labels, detectors and prognosis years run on their head's `encoder`, or on one of their
+own where they name it. An encoder that is another in all but its weights says ``like = "OTHER"``.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from mammofm_lite.errors import ExportError
 from mammofm_lite.prepare import PreprocessingSpec
 
 __all__ = [
+    "DetectorRecipe",
     "DiagnosisRecipe",
     "EncoderRecipe",
     "LabelRecipe",
@@ -27,11 +32,13 @@ __all__ = [
     "Recipe",
     "ReportRecipe",
     "WeightSource",
+    "YearRecipe",
     "load_recipe",
 ]
 
 ARCHITECTURES = ("b0", "b2", "b5")
 ENCODER_OUTPUTS = ("pooled", "map", "c3", "c4", "c5")
+ENCODER_NAME = "[A-Za-z0-9_][A-Za-z0-9_-]{0,59}"
 MAX_SEED = 2**31 - 1
 
 
@@ -70,6 +77,7 @@ class EncoderRecipe:
 @dataclass(frozen=True)
 class LabelRecipe:
     name: str
+    encoder: str
     kind: Literal["binary", "categorical", "zero_shot"]
     classes: tuple[str, ...]
     threshold: float | None
@@ -81,26 +89,38 @@ class LabelRecipe:
 
 @dataclass(frozen=True)
 class DiagnosisRecipe:
-    """`projection` is the CLIP image projection that zero-shot labels need.
+    """`projection` is the CLIP image projection that zero-shot labels need, on its encoder.
 
-    `shared_backbone` accepts labels whose file holds another encoder than the head's.
+    `shared_backbone` accepts labels whose file holds another encoder than they run on.
     """
 
-    encoder: str
     shared_backbone: bool
     labels: tuple[LabelRecipe, ...]
     projection: Literal["linear", "mlp"] | None
+    projection_encoder: str | None
     projection_size: int
     projection_weights: WeightSource | None
 
 
 @dataclass(frozen=True)
-class LocalizationRecipe:
+class DetectorRecipe:
     encoder: str
     labels: tuple[str, ...]
-    channels: int
     threshold: float
+    weights: WeightSource
+
+
+@dataclass(frozen=True)
+class LocalizationRecipe:
+    channels: int
     max_detections: int
+    detectors: tuple[DetectorRecipe, ...]
+
+
+@dataclass(frozen=True)
+class YearRecipe:
+    year: int
+    encoder: str
     weights: WeightSource
 
 
@@ -108,10 +128,9 @@ class LocalizationRecipe:
 class PrognosisRecipe:
     """`mean` and `std` may be left to the years' files, where these hold the whole head.
 
-    `shared_backbone` accepts years whose file holds another encoder than the head's.
+    `shared_backbone` accepts years whose file holds another encoder than they run on.
     """
 
-    encoder: str
     shared_backbone: bool
     stretch: Literal["matrix", "vector", "none"]
     latent: tuple[int, int]
@@ -119,7 +138,7 @@ class PrognosisRecipe:
     alignment: Literal["none", "latent"]
     mean: float | None
     std: float | None
-    years: tuple[tuple[int, WeightSource], ...]
+    years: tuple[YearRecipe, ...]
 
 
 @dataclass(frozen=True)
@@ -163,10 +182,10 @@ class Recipe:
                 yield f"label {label.name!r}", label.weights
             if self.diagnosis.projection_weights:
                 yield "the projection", self.diagnosis.projection_weights
-        if self.localization:
-            yield "localization", self.localization.weights
-        for year, source in self.prognosis.years if self.prognosis else ():
-            yield f"prognosis of year {year}", source
+        for detector in self.localization.detectors if self.localization else ():
+            yield f"the detector of {', '.join(detector.labels)}", detector.weights
+        for year in self.prognosis.years if self.prognosis else ():
+            yield f"prognosis of year {year.year}", year.weights
         if self.report:
             yield "report", self.report.weights
 
@@ -201,7 +220,7 @@ class _Reader:
         licence = fields.object("licence").only("id", "notice", "restricted")
         heads = fields.object("heads").only("diagnosis", "localization", "prognosis", "report")
         encoders = tuple(
-            self.encoder(name, entry) for name, entry in fields.object("encoders").items()
+            self.encoder(name, entry) for name, entry in _alike(fields.object("encoders"))
         )
         recipe = Recipe(
             name=bundle.text("name"),
@@ -220,6 +239,7 @@ class _Reader:
             report=self._head(heads, "report", self.report),
         )
         _check_encoders(recipe, fields)
+        _check_names(recipe, fields)
         _check_origin(recipe, licence)
         return recipe
 
@@ -267,30 +287,43 @@ class _Reader:
         fields.only("encoder", "shared_backbone", "labels", "projection")
         projection = fields.optional("projection", fields.object)
         if projection:
-            projection.only("kind", "size", "weights")
-        labels = tuple(self.label(entry) for entry in fields.objects("labels"))
+            projection.only("kind", "encoder", "size", "weights")
+        on = _encoder_of(fields, projection) if projection else None
+        labels = tuple(self.label(fields, entry, on) for entry in fields.objects("labels"))
         if not labels:
             raise fields.error(f"{fields.where}: 'labels' is empty")
-        if projection is None and any(label.kind == "zero_shot" for label in labels):
-            raise fields.error(f"{fields.where}: zero-shot labels need a 'projection'")
+        if projection and on not in {label.encoder for label in labels}:
+            raise fields.error(f"{projection.where}: no label runs on its encoder {on!r}")
         return DiagnosisRecipe(
-            encoder=fields.text("encoder"),
             shared_backbone=fields.optional("shared_backbone", fields.flag) or False,
             labels=labels,
             projection=cast(Any, projection and projection.choice("kind", ("linear", "mlp"))),
+            projection_encoder=on,
             projection_size=projection.integer("size", 1, 8192) if projection else 0,
             projection_weights=self.weights(projection.object("weights")) if projection else None,
         )
 
-    def label(self, fields: Fields) -> LabelRecipe:
-        fields.only("name", "kind", "classes", "threshold", "breast", "study", "recall", "weights")
+    def label(self, head: Fields, fields: Fields, projected: str | None) -> LabelRecipe:
+        """`projected` is the encoder of the projection, on which zero-shot labels run."""
+        fields.only(
+            *("name", "encoder", "kind", "classes", "threshold", "breast", "study", "recall"),
+            "weights",
+        )
         kind = fields.choice("kind", ("binary", "categorical", "zero_shot"))
+        if kind == "zero_shot" and projected is None:
+            raise fields.error(f"{head.where}: zero-shot labels need a 'projection'")
+        if kind == "zero_shot" and "encoder" in fields:
+            raise fields.error(
+                f"{fields.where}: a zero-shot label runs on the encoder of the projection; "
+                "delete 'encoder'"
+            )
         binary = kind == "binary"
         classes = () if binary else fields.texts("classes")
         if not binary and len(classes) < 2:
             raise fields.error(f"{fields.where}: 'classes' needs two names or more")
         return LabelRecipe(
             name=fields.text("name"),
+            encoder=projected if projected and kind == "zero_shot" else _encoder_of(head, fields),
             kind=cast(Any, kind),
             classes=classes,
             threshold=fields.optional("threshold", lambda key: fields.number(key, 0.0, 1.0)),
@@ -301,16 +334,25 @@ class _Reader:
         )
 
     def localization(self, fields: Fields) -> LocalizationRecipe:
-        fields.only("encoder", "labels", "channels", "threshold", "max_detections", "weights")
+        fields.only("encoder", "channels", "max_detections", "detectors")
+        detectors = tuple(self.detector(fields, entry) for entry in fields.objects("detectors"))
+        if not detectors:
+            raise fields.error(f"{fields.where}: 'detectors' is empty")
+        return LocalizationRecipe(
+            channels=fields.integer("channels", 8, 1024),
+            max_detections=fields.integer("max_detections", 1, 1000),
+            detectors=detectors,
+        )
+
+    def detector(self, head: Fields, fields: Fields) -> DetectorRecipe:
+        fields.only("encoder", "labels", "threshold", "weights")
         labels = fields.texts("labels")
         if not labels:
             raise fields.error(f"{fields.where}: 'labels' is empty")
-        return LocalizationRecipe(
-            encoder=fields.text("encoder"),
+        return DetectorRecipe(
+            encoder=_encoder_of(head, fields),
             labels=labels,
-            channels=fields.integer("channels", 8, 1024),
             threshold=fields.number("threshold", 0.05, 1.0),
-            max_detections=fields.integer("max_detections", 1, 1000),
             weights=self.weights(fields.object("weights")),
         )
 
@@ -319,21 +361,17 @@ class _Reader:
             *("encoder", "shared_backbone", "stretch", "latent", "flexible", "alignment"),
             *("mean", "std", "years"),
         )
-        years = []
-        for entry in fields.objects("years"):
-            entry.only("year", "weights")
-            years.append((entry.integer("year", 1, 30), self.weights(entry.object("weights"))))
-        if not years or [year for year, _ in years] != sorted({year for year, _ in years}):
+        years = tuple(self.year(fields, entry) for entry in fields.objects("years"))
+        if not years or [item.year for item in years] != sorted({item.year for item in years}):
             raise fields.error(f"{fields.where}: 'years' must rise, each year once")
         latent = fields.integers("latent", 2)
-        whole = all(source.object for _, source in years)
+        whole = all(item.weights.object for item in years)
         if not whole and not ("mean" in fields and "std" in fields):
             raise fields.error(
                 f"{fields.where}: 'mean' and 'std' may be left out only where every year is a "
                 "file with 'object = true'"
             )
         return PrognosisRecipe(
-            encoder=fields.text("encoder"),
             shared_backbone=fields.optional("shared_backbone", fields.flag) or False,
             stretch=cast(Any, fields.choice("stretch", ("matrix", "vector", "none"))),
             latent=(latent[0], latent[1]),
@@ -341,7 +379,15 @@ class _Reader:
             alignment=cast(Any, fields.choice("alignment", ("none", "latent"))),
             mean=fields.optional("mean", fields.number),
             std=fields.optional("std", lambda key: fields.number(key, 1e-6)),
-            years=tuple(years),
+            years=years,
+        )
+
+    def year(self, head: Fields, fields: Fields) -> YearRecipe:
+        fields.only("year", "encoder", "weights")
+        return YearRecipe(
+            year=fields.integer("year", 1, 30),
+            encoder=_encoder_of(head, fields),
+            weights=self.weights(fields.object("weights")),
         )
 
     def report(self, fields: Fields) -> ReportRecipe:
@@ -381,24 +427,83 @@ NEEDED_OUTPUTS = {
 }
 
 
+def _alike(encoders: Fields) -> Iterator[tuple[str, Fields]]:
+    """Encoders with what they take from the one they are `like`: everything but the weights."""
+    for name, entry in encoders.items():
+        if not re.fullmatch(ENCODER_NAME, name):
+            raise encoders.error(
+                f"{encoders.where}: {name[:60]!r} is no name for an encoder; use letters, digits, "
+                "'_' and '-', at most 60"
+            )
+        if "like" not in entry:
+            yield name, entry
+            continue
+        other = entry.text("like")
+        model = encoders.mapping().get(other)
+        if not isinstance(model, dict) or "like" in model:
+            raise entry.error(
+                f"{entry.where}: 'like' must name an encoder that is described in full"
+            )
+        own = {key: value for key, value in entry.mapping().items() if key != "like"}
+        shape = {key: value for key, value in model.items() if key != "weights"}
+        yield name, Fields({**shape, **own}, entry.where, entry.error)
+
+
+def _encoder_of(head: Fields, entry: Fields) -> str:
+    """The encoder that an entry of a head names, or else the head's."""
+    if "encoder" in entry:
+        return entry.text("encoder")
+    if "encoder" not in head:
+        raise entry.error(f"{entry.where}: 'encoder' is missing, here and in the head")
+    return head.text("encoder")
+
+
+def _named_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every head with every encoder that it runs on."""
+    for label in recipe.diagnosis.labels if recipe.diagnosis else ():
+        yield "diagnosis", label.encoder
+    for detector in recipe.localization.detectors if recipe.localization else ():
+        yield "localization", detector.encoder
+    for year in recipe.prognosis.years if recipe.prognosis else ():
+        yield "prognosis", year.encoder
+    if recipe.report:
+        yield "report", recipe.report.encoder
+
+
 def _check_encoders(recipe: Recipe, fields: Fields) -> None:
     known = {encoder.name: encoder for encoder in recipe.encoders}
-    heads = {name: getattr(recipe, name) for name in NEEDED_OUTPUTS}
-    if not any(heads.values()):
+    named = list(_named_encoders(recipe))
+    if not named:
         raise fields.error(f"{fields.where}: no head")
-    for name, head in heads.items():
-        if head is None:
-            continue
-        if head.encoder not in known:
-            raise fields.error(
-                f"{fields.where}: head {name!r} names unknown encoder {head.encoder!r}"
+    for head, entry in fields.object("heads").items():
+        if "encoder" in entry and (head, entry.text("encoder")) not in named:
+            raise entry.error(
+                f"{entry.where}: nothing here runs on encoder {entry.text('encoder')!r}; delete it"
             )
-        lacking = [out for out in NEEDED_OUTPUTS[name] if out not in known[head.encoder].outputs]
+    for head, encoder in named:
+        if encoder not in known:
+            raise fields.error(f"{fields.where}: head {head!r} names unknown encoder {encoder!r}")
+        lacking = [out for out in NEEDED_OUTPUTS[head] if out not in known[encoder].outputs]
         if lacking:
             raise fields.error(
-                f"{fields.where}: head {name!r} needs output {lacking[0]!r} "
-                f"of encoder {head.encoder!r}"
+                f"{fields.where}: head {head!r} needs output {lacking[0]!r} of encoder {encoder!r}"
             )
+    if unused := [name for name in known if name not in {encoder for _, encoder in named}]:
+        raise fields.error(f"{fields.where}: no head runs on encoder {unused[0]!r}; delete it")
+
+
+def _check_names(recipe: Recipe, fields: Fields) -> None:
+    """Answers are kept by name."""
+    diagnosis, localization = recipe.diagnosis, recipe.localization
+    names = {
+        "diagnosis": [label.name for label in diagnosis.labels] if diagnosis else [],
+        "localization": [n for d in localization.detectors for n in d.labels]
+        if localization
+        else [],
+    }
+    for head, labels in names.items():
+        if twice := [name for name in labels if labels.count(name) > 1]:
+            raise fields.error(f"{fields.where}: head {head!r} has label {twice[0]!r} twice")
 
 
 def _check_origin(recipe: Recipe, licence: Fields) -> None:

@@ -6,12 +6,12 @@ size and SHA-256 written in ``bundle.json``, and only then may anything be compi
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from ._jsonread import MAX_JSON_BYTES, Fields, parse_json_object, read_regular_file
 from .errors import BundleError
@@ -24,11 +24,15 @@ __all__ = [
     "SCHEMA_VERSION",
     "SIGNATURE",
     "Bundle",
+    "DiagnosisMember",
     "DiagnosisSpec",
     "EncoderSpec",
     "FileRecord",
     "LabelSpec",
+    "LocalizationMember",
     "LocalizationSpec",
+    "Member",
+    "PrognosisMember",
     "PrognosisSpec",
     "ReportSpec",
     "WeightsInfo",
@@ -39,7 +43,7 @@ __all__ = [
 DESCRIPTION: Final = "bundle.json"
 SIGNATURE: Final = "bundle.sig"
 FORMAT: Final = "mammofm-bundle"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2  # 2: diagnosis, localization and prognosis are lists of members
 CHUNK: Final = 1 << 22
 _PLAIN_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}"
 _RESERVED_NAMES: Final = (DESCRIPTION, SIGNATURE)
@@ -103,15 +107,29 @@ class LabelSpec:
 
 
 @dataclass(frozen=True)
-class DiagnosisSpec:
+class DiagnosisMember:
+    """Labels that one graph answers on one encoder, in the order of its columns."""
+
     model: str
     encoder: str
     labels: tuple[LabelSpec, ...]
 
 
 @dataclass(frozen=True)
-class LocalizationSpec:
-    """`threshold` is the operating point of the marks; the graph keeps more than it shows."""
+class DiagnosisSpec:
+    """One or several members; no two answer the same label."""
+
+    members: tuple[DiagnosisMember, ...]
+
+    @property
+    def labels(self) -> tuple[LabelSpec, ...]:
+        """All labels, in the bundle's order."""
+        return tuple(label for member in self.members for label in member.labels)
+
+
+@dataclass(frozen=True)
+class LocalizationMember:
+    """One detector; `threshold` is the operating point of its marks, its graph keeps more."""
 
     model: str
     encoder: str
@@ -120,8 +138,28 @@ class LocalizationSpec:
 
 
 @dataclass(frozen=True)
-class PrognosisSpec:
-    """`window` is the pooling window of the asymmetry map in cells (rows, columns) of `map`."""
+class LocalizationSpec:
+    """One or several detectors; no two mark the same label."""
+
+    members: tuple[LocalizationMember, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, in the bundle's order."""
+        return tuple(self.thresholds)
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """The operating point of every label."""
+        return {label: member.threshold for member in self.members for label in member.labels}
+
+
+@dataclass(frozen=True)
+class PrognosisMember:
+    """Years that one graph answers on one encoder.
+
+    `window` is the pooling window of the asymmetry map in cells (rows, columns) of `map`.
+    """
 
     model: str
     encoder: str
@@ -133,6 +171,18 @@ class PrognosisSpec:
 
 
 @dataclass(frozen=True)
+class PrognosisSpec:
+    """One or several members; no two answer the same year."""
+
+    members: tuple[PrognosisMember, ...]
+
+    @property
+    def years(self) -> tuple[int, ...]:
+        """All years, rising."""
+        return tuple(sorted(year for member in self.members for year in member.years))
+
+
+@dataclass(frozen=True)
 class ReportSpec:
     fusion: str
     decoder: str
@@ -140,6 +190,10 @@ class ReportSpec:
     grammar: str
     encoder: str
     max_tokens: int
+
+
+Member: TypeAlias = DiagnosisMember | LocalizationMember | PrognosisMember | ReportSpec
+"""What runs on one encoder; the report is a head of one member."""
 
 
 def demo_bundle_path() -> Path:
@@ -222,6 +276,14 @@ class Bundle:
         """Names of the heads that this bundle has, in the fixed order."""
         return tuple(name for name in HEADS if getattr(self, name) is not None)
 
+    def members(self, head: str) -> tuple[Member, ...]:
+        """What answers for a head, each on its own encoder; empty where the head is absent."""
+        if head == "report":
+            return (self.report,) if self.report else ()
+        spec = getattr(self, head)
+        members: tuple[Member, ...] = spec.members if spec else ()
+        return members
+
     @property
     def notices(self) -> tuple[str, ...]:
         """Lines that must stand on every output made with this bundle."""
@@ -241,6 +303,11 @@ def _check_format(fields: Fields) -> None:
     if fields.value.get("format") != FORMAT:
         raise BundleError(f"{DESCRIPTION}: not a {FORMAT} (its 'format' says otherwise)")
     version = fields.integer("schema_version", 1, 1_000_000)
+    if version < SCHEMA_VERSION:
+        raise BundleError(
+            f"{DESCRIPTION}: schema version {version} is older than {SCHEMA_VERSION}, the only one "
+            "this program reads; export the bundle anew"
+        )
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"{DESCRIPTION}: schema version {version} is newer than {SCHEMA_VERSION}, the newest "
@@ -336,12 +403,27 @@ def _encoder(name: str, fields: Fields) -> EncoderSpec:
     return EncoderSpec(name, fields.text("model"), MappingProxyType(shapes))
 
 
+T = TypeVar("T")
+
+
+def _members(fields: Fields, read: Callable[[Fields], T]) -> tuple[T, ...]:
+    members = tuple(read(entry) for entry in fields.objects("members"))
+    if not members:
+        raise BundleError(f"{fields.where}: 'members' is empty")
+    return members
+
+
 def _diagnosis(fields: Fields) -> DiagnosisSpec:
+    spec = DiagnosisSpec(_members(fields, _diagnosis_member))
+    _check_distinct(fields, "labels", [label.name for label in spec.labels])
+    return spec
+
+
+def _diagnosis_member(fields: Fields) -> DiagnosisMember:
     labels = tuple(_label(entry) for entry in fields.objects("labels"))
     if not labels:
         raise BundleError(f"{fields.where}: 'labels' is empty")
-    _check_distinct(fields, "labels", [label.name for label in labels])
-    return DiagnosisSpec(fields.text("model"), fields.text("encoder"), labels)
+    return DiagnosisMember(fields.text("model"), fields.text("encoder"), labels)
 
 
 def _label(fields: Fields) -> LabelSpec:
@@ -362,7 +444,7 @@ def _label(fields: Fields) -> LabelSpec:
     )
 
 
-def _check_distinct(fields: Fields, key: str, names: Sequence[str]) -> None:
+def _check_distinct(fields: Fields, key: str, names: Sequence[Any]) -> None:
     """Answers are kept by name: of two with one name, one would silently win."""
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -370,11 +452,16 @@ def _check_distinct(fields: Fields, key: str, names: Sequence[str]) -> None:
 
 
 def _localization(fields: Fields) -> LocalizationSpec:
+    spec = LocalizationSpec(_members(fields, _detector))
+    _check_distinct(fields, "labels", [label for m in spec.members for label in m.labels])
+    return spec
+
+
+def _detector(fields: Fields) -> LocalizationMember:
     labels = fields.texts("labels")
     if not labels:
         raise BundleError(f"{fields.where}: 'labels' is empty")
-    _check_distinct(fields, "labels", labels)
-    return LocalizationSpec(
+    return LocalizationMember(
         fields.text("model"),
         fields.text("encoder"),
         labels,
@@ -388,10 +475,16 @@ def _pair(fields: Fields, key: str) -> tuple[int, int]:
 
 
 def _prognosis(fields: Fields) -> PrognosisSpec:
+    spec = PrognosisSpec(_members(fields, _prognosis_member))
+    _check_distinct(fields, "years", spec.years)
+    return spec
+
+
+def _prognosis_member(fields: Fields) -> PrognosisMember:
     years = fields.integers("years", low=1, high=100)
     if not years or list(years) != sorted(set(years)):
         raise BundleError(f"{fields.where}: 'years' must be rising and not empty")
-    return PrognosisSpec(
+    return PrognosisMember(
         model=fields.text("model"),
         encoder=fields.text("encoder"),
         years=years,
@@ -414,20 +507,29 @@ def _report(fields: Fields) -> ReportSpec:
 
 
 def _check_references(bundle: Bundle) -> None:
-    for name in bundle.heads:
-        head = getattr(bundle, name)
-        if head.encoder not in bundle.encoders:
-            raise BundleError(
-                f"{DESCRIPTION}: head {name!r} names unknown encoder {head.encoder!r}"
-            )
-        graphs = (head.fusion, head.decoder) if name == "report" else (head.model,)
-        for graph in graphs:
-            _check_graph_files(bundle, graph)
+    for head in bundle.heads:
+        for member in bundle.members(head):
+            if member.encoder not in bundle.encoders:
+                raise BundleError(
+                    f"{DESCRIPTION}: head {head!r} names unknown encoder {member.encoder!r}"
+                )
+    for graph in _graphs(bundle):
+        _check_graph_files(bundle, graph)
     if bundle.report:
         bundle.file(bundle.report.tokenizer)
         bundle.file(bundle.report.grammar)
+
+
+def _graphs(bundle: Bundle) -> Iterator[str]:
+    """Every graph, as often as it is named."""
     for encoder in bundle.encoders.values():
-        _check_graph_files(bundle, encoder.model)
+        yield encoder.model
+    for head in bundle.heads:
+        for member in bundle.members(head):
+            if isinstance(member, ReportSpec):
+                yield from (member.fusion, member.decoder)
+            else:
+                yield member.model
 
 
 def _check_graph_files(bundle: Bundle, name: str) -> None:

@@ -6,11 +6,20 @@ where a row of five probabilities is cut into three labels. So every graph is he
 description before anything is computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from .bundle import DESCRIPTION, Bundle, EncoderSpec
+from .bundle import (
+    DESCRIPTION,
+    Bundle,
+    DiagnosisMember,
+    EncoderSpec,
+    LocalizationMember,
+    Member,
+    PrognosisMember,
+    ReportSpec,
+)
 from .errors import BundleError
 from .views import STANDARD_VIEWS, ViewName
 
@@ -67,37 +76,42 @@ def graph_contracts(bundle: Bundle) -> Mapping[str, Contract]:
     Raises
     ------
     BundleError
-        Head and encoder do not fit, or one graph has two tasks.
+        Head and encoder do not fit, or one graph has two tasks: it would answer one of them
+        with the other's answer, for two detectors have one and the same contract.
     """
     found: dict[str, Contract] = {}
     for name, contract in _all_contracts(bundle):
-        if name in found and found[name] != contract:
+        if name in found:
             raise BundleError(f"{DESCRIPTION}: the graph {name!r} is named for two tasks")
         found[name] = contract
     return found
 
 
-def _all_contracts(bundle: Bundle) -> list[tuple[str, Contract]]:
-    contracts = [(spec.model, _encoder(bundle, spec)) for spec in bundle.encoders.values()]
-    if bundle.diagnosis:
-        contracts.append((bundle.diagnosis.model, _diagnosis(bundle)))
-    if bundle.localization:
-        contracts.append((bundle.localization.model, _localization(bundle)))
-    if bundle.prognosis:
-        contracts.append((bundle.prognosis.model, _prognosis(bundle)))
-    if bundle.report:
-        contracts.append((bundle.report.fusion, _fusion(bundle)))
-    return contracts
+def _all_contracts(bundle: Bundle) -> Iterator[tuple[str, Contract]]:
+    for spec in bundle.encoders.values():
+        yield spec.model, _encoder(bundle, spec)
+    for head in bundle.heads:
+        for member in bundle.members(head):
+            yield _of_member(bundle, member)
 
 
-def _feature(bundle: Bundle, head: str, output: str, rank: int) -> tuple[int, ...]:
-    """Shape of an encoder's output that a head takes; the first axis is the one view."""
-    name = getattr(bundle, head).encoder
-    shape = bundle.encoders[name].outputs.get(output)
+def _of_member(bundle: Bundle, member: Member) -> tuple[str, Contract]:
+    if isinstance(member, DiagnosisMember):
+        return member.model, _diagnosis(bundle, member)
+    if isinstance(member, LocalizationMember):
+        return member.model, _localization(bundle, member)
+    if isinstance(member, PrognosisMember):
+        return member.model, _prognosis(bundle, member)
+    return member.fusion, _fusion(bundle, member)
+
+
+def _feature(bundle: Bundle, head: str, member: Member, output: str, rank: int) -> tuple[int, ...]:
+    """Shape of an encoder's output that a member takes; the first axis is the one view."""
+    shape = bundle.encoders[member.encoder].outputs.get(output)
     if shape is None or len(shape) != rank or shape[0] != 1:
         raise BundleError(
-            f"{DESCRIPTION}: head {head!r} needs the output {output!r} of encoder {name!r} with "
-            f"{rank} axes, the first of size 1; export the bundle anew"
+            f"{DESCRIPTION}: head {head!r} needs the output {output!r} of encoder "
+            f"{member.encoder!r} with {rank} axes, the first of size 1; export the bundle anew"
         )
     return shape
 
@@ -110,22 +124,22 @@ def _encoder(bundle: Bundle, spec: EncoderSpec) -> Contract:
     )
 
 
-def _diagnosis(bundle: Bundle) -> Contract:
-    assert bundle.diagnosis is not None
-    columns = sum(label.columns for label in bundle.diagnosis.labels)
-    pooled = _feature(bundle, "diagnosis", "pooled", 2)
+def _diagnosis(bundle: Bundle, member: DiagnosisMember) -> Contract:
+    columns = sum(label.columns for label in member.labels)
+    pooled = _feature(bundle, "diagnosis", member, "pooled", 2)
     return Contract({"pooled": _f32(*pooled)}, {"probabilities": _f32(1, columns)})
 
 
-def _localization(bundle: Bundle) -> Contract:
-    levels = {name: _f32(*_feature(bundle, "localization", name, 4)) for name in ("c3", "c4", "c5")}
+def _localization(bundle: Bundle, member: LocalizationMember) -> Contract:
+    levels = {
+        name: _f32(*_feature(bundle, "localization", member, name, 4))
+        for name in ("c3", "c4", "c5")
+    }
     return Contract(levels, {"boxes": _f32(None, 4), "scores": _f32(None), "labels": _i64(None)})
 
 
-def _prognosis(bundle: Bundle) -> Contract:
-    spec = bundle.prognosis
-    assert spec is not None
-    shape = _feature(bundle, "prognosis", "map", 4)
+def _prognosis(bundle: Bundle, spec: PrognosisMember) -> Contract:
+    shape = _feature(bundle, "prognosis", spec, "map", 4)
     if shape[2:] != spec.map:
         raise BundleError(
             f"{DESCRIPTION}: head 'prognosis' has a map of {spec.map[0]} x {spec.map[1]} cells, "
@@ -150,8 +164,8 @@ def _prognosis(bundle: Bundle) -> Contract:
     )
 
 
-def _fusion(bundle: Bundle) -> Contract:
-    shape = _feature(bundle, "report", "map", 4)
+def _fusion(bundle: Bundle, spec: ReportSpec) -> Contract:
+    shape = _feature(bundle, "report", spec, "map", 4)
     maps = {map_input(view): _f32(*shape) for view in STANDARD_VIEWS}
     return Contract({**maps, "present": _f32(1, len(STANDARD_VIEWS))}, {})
 

@@ -8,21 +8,30 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from . import __version__
 from ._openvino import OPENVINO_VERSION
-from .bundle import Bundle, demo_bundle_path
+from .bundle import (
+    Bundle,
+    DiagnosisMember,
+    LocalizationMember,
+    PrognosisMember,
+    ReportSpec,
+    demo_bundle_path,
+)
 from .dicom import FileDecision, Instance, Study, read_pixels, read_study
 from .errors import StudyError, UsageError
 from .graphs import GraphStore, Tensors
 from .heads.agreement import report_flags
 from .heads.diagnosis import interpret_diagnosis, recall_basis
-from .heads.localization import marks_of_view
+from .heads.localization import by_view, marks_of_view
 from .heads.prognosis import PROJECTIONS, interpret_prognosis, usable_projections
 from .heads.report import ReportRunner
 from .native import instruction_set
 from .prepare import PreparedView, prepare_view
 from .progress import Observer, StageReporter
+from .report import Report
 from .results import (
     SCHEMA_VERSION,
     DiagnosisResult,
@@ -159,26 +168,19 @@ class Model:
         asked = (options or InferOptions()).heads or self.bundle.heads
         self._check_graphs(asked, reporter)
         prepared = self.prepare(study, reporter)
-        features = self._encode(asked, prepared, reporter)
-        outcomes = {
-            name: self._outcome(name, features, prepared, reporter)
-            for name in HEADS
-            if name in asked
-        }
+        answers = self._answers(asked, prepared, reporter)
+        outcomes = {name: self._outcome(name, answers, prepared) for name in HEADS if name in asked}
         outcomes = self._with_flags(outcomes)
         return self._result(prepared, outcomes)
 
     def _check_graphs(self, heads: tuple[str, ...], reporter: StageReporter) -> None:
         """Hold all graphs of the asked-for heads against the description, before any is run."""
-        for name in heads:
-            spec = getattr(self.bundle, name)
-            if spec is None:
-                continue
-            self._graphs.check(self.bundle.encoders[spec.encoder].model)
-            if name != "report":
-                self._graphs.check(spec.model)
+        for member in (m for name in heads for m in self.bundle.members(name)):
+            self._graphs.check(self.bundle.encoders[member.encoder].model)
+            if not isinstance(member, ReportSpec):
+                self._graphs.check(member.model)
             elif self._report is None:
-                self._report = ReportRunner(self.bundle, spec, self._graphs, reporter)
+                self._report = ReportRunner(self.bundle, member, self._graphs, reporter)
 
     def prepare(self, study: Study | str | Path, reporter: StageReporter) -> _PreparedStudy:
         """Read, decode and prepare the views of a study."""
@@ -215,80 +217,82 @@ class Model:
                 background=instance.background,
             )
 
-    def _encode(
+    def _answers(
         self, heads: tuple[str, ...], prepared: _PreparedStudy, reporter: StageReporter
-    ) -> Mapping[str, Features]:
-        """Run every encoder that the asked-for heads need, once per view."""
-        specs = [getattr(self.bundle, name) for name in heads]
-        names = {spec.encoder for spec in specs if spec is not None}
-        features: dict[str, Features] = {}
-        for name in sorted(names):
-            graph = self._graphs.graph(self.bundle.encoders[name].model, reporter)
-            per_view: dict[ViewName, Tensors] = {}
-            for view, item in prepared.views.items():
-                with reporter.stage("encode", f"{name} {view}"):
-                    per_view[view] = graph.run({"image": item.image[None, None]})
-            features[name] = per_view
-        return features
+    ) -> Mapping[str, list[Any]]:
+        """What every member of the asked-for heads answers, in the bundle's order of members.
 
-    def _outcome(
+        One encoder after another, each once per view, then all members that need it: the features
+        of one encoder at a time are in memory, and its working memory only while it runs.
+        """
+        members = {
+            name: self.bundle.members(name)
+            for name in HEADS
+            if name in heads and _can_answer(name, prepared)
+        }
+        needed = {member.encoder for own in members.values() for member in own}
+        found: dict[str, dict[int, Any]] = {name: {} for name in members}
+        for encoder in sorted(needed):
+            features = self._encode(encoder, prepared, reporter, release=len(needed) > 1)
+            for name, own in members.items():
+                run = getattr(self, f"_run_{name}")
+                for i, member in enumerate(own):
+                    if member.encoder == encoder:
+                        found[name][i] = run(member, features, prepared, reporter)
+            del features
+        return {name: [own[i] for i in sorted(own)] for name, own in found.items()}
+
+    def _encode(
+        self, encoder: str, prepared: _PreparedStudy, reporter: StageReporter, *, release: bool
+    ) -> Features:
+        graph = self._graphs.graph(self.bundle.encoders[encoder].model, reporter)
+        per_view: dict[ViewName, Tensors] = {}
+        for view, item in prepared.views.items():
+            with reporter.stage("encode", f"{encoder} {view}"):
+                per_view[view] = graph.run({"image": item.image[None, None]})
+        if release:
+            graph.release_memory()
+        return per_view
+
+    def _run_diagnosis(
         self,
-        name: str,
-        features: Mapping[str, Features],
+        member: DiagnosisMember,
+        features: Features,
+        _: _PreparedStudy,
+        reporter: StageReporter,
+    ) -> dict[ViewName, npt.NDArray[np.float32]]:
+        graph = self._graphs.graph(member.model, reporter)
+        with reporter.stage("diagnosis"):
+            return {
+                view: graph.run({"pooled": tensors["pooled"]})["probabilities"]
+                for view, tensors in features.items()
+            }
+
+    def _run_localization(
+        self,
+        member: LocalizationMember,
+        features: Features,
         prepared: _PreparedStudy,
         reporter: StageReporter,
-    ) -> HeadOutcome:
-        spec = getattr(self.bundle, name)
-        if spec is None:
-            return _unanswered(
-                "not_in_bundle", f"the bundle {self.bundle.name!r} has no {name} head"
-            )
-        result = getattr(self, f"_{name}_head")(features[spec.encoder], prepared, reporter)
-        if result is None:
-            have = ", ".join(prepared.views)
-            return _unanswered(
-                "missing_views",
-                f"{name} compares left with right and needs both CC or both MLO views; "
-                f"the study has {have}",
-            )
-        return HeadOutcome("answered", None, None, result)
-
-    def _diagnosis_head(
-        self, features: Features, _: _PreparedStudy, reporter: StageReporter
-    ) -> DiagnosisResult:
-        spec = self.bundle.diagnosis
-        assert spec is not None
-        graph = self._graphs.graph(spec.model, reporter)
-        probabilities = {}
-        with reporter.stage("diagnosis"):
-            for view, tensors in features.items():
-                outputs = graph.run({"pooled": tensors["pooled"]})
-                probabilities[view] = outputs["probabilities"]
-        return interpret_diagnosis(spec, probabilities)
-
-    def _localization_head(
-        self, features: Features, prepared: _PreparedStudy, reporter: StageReporter
-    ) -> LocalizationResult:
-        spec = self.bundle.localization
-        assert spec is not None
-        graph = self._graphs.graph(spec.model, reporter)
+    ) -> list[Mark]:
+        graph = self._graphs.graph(member.model, reporter)
         marks: list[Mark] = []
         with reporter.stage("localization"):
             for view, tensors in features.items():
                 outputs = graph.run({name: tensors[name] for name in ("c3", "c4", "c5")})
                 found = (outputs["boxes"], outputs["scores"], outputs["labels"])
-                marks.extend(marks_of_view(spec, view, prepared.views[view].geometry, found))
-        return LocalizationResult(spec.threshold, tuple(features), tuple(marks))
+                marks.extend(marks_of_view(member, view, prepared.views[view].geometry, found))
+        return marks
 
-    def _prognosis_head(
-        self, features: Features, prepared: _PreparedStudy, reporter: StageReporter
-    ) -> PrognosisResult | None:
-        spec = self.bundle.prognosis
-        assert spec is not None
+    def _run_prognosis(
+        self,
+        member: PrognosisMember,
+        features: Features,
+        _: _PreparedStudy,
+        reporter: StageReporter,
+    ) -> Tensors:
         used = usable_projections(features)
-        if not used:
-            return None
-        graph = self._graphs.graph(spec.model, reporter)
+        graph = self._graphs.graph(member.model, reporter)
         blank = np.zeros_like(next(iter(features.values()))["map"])
         inputs: Tensors = {"usable": np.array([p in used for p in PROJECTIONS], dtype=np.float32)}
         for projection in PROJECTIONS:
@@ -298,17 +302,56 @@ class Model:
                 view: Any = f"{side}-{projection}"
                 inputs[name] = features[view]["map"] if pair else blank
         with reporter.stage("prognosis"):
-            outputs = graph.run(inputs)
-        geometries = {view: item.geometry for view, item in prepared.views.items()}
-        return interpret_prognosis(spec, outputs, geometries)
+            return graph.run(inputs)
 
-    def _report_head(
-        self, features: Features, _: _PreparedStudy, reporter: StageReporter
-    ) -> ReportResult:
+    def _run_report(
+        self, _: ReportSpec, features: Features, __: _PreparedStudy, reporter: StageReporter
+    ) -> Report:
         assert self._report is not None  # made by _check_graphs
         with reporter.stage("report"):
-            report = self._report.run({view: tensors["map"] for view, tensors in features.items()})
-        return ReportResult(report, tuple(features), ())
+            return self._report.run({view: tensors["map"] for view, tensors in features.items()})
+
+    def _outcome(
+        self, name: str, answers: Mapping[str, list[Any]], prepared: _PreparedStudy
+    ) -> HeadOutcome:
+        if getattr(self.bundle, name) is None:
+            return _unanswered(
+                "not_in_bundle", f"the bundle {self.bundle.name!r} has no {name} head"
+            )
+        if name not in answers:
+            have = ", ".join(prepared.views)
+            return _unanswered(
+                "missing_views",
+                f"{name} compares left with right and needs both CC or both MLO views; "
+                f"the study has {have}",
+            )
+        result = getattr(self, f"_{name}_result")(answers[name], prepared)
+        return HeadOutcome("answered", None, None, result)
+
+    def _diagnosis_result(self, answers: list[Any], _: _PreparedStudy) -> DiagnosisResult:
+        assert self.bundle.diagnosis is not None
+        return interpret_diagnosis(self.bundle.diagnosis, answers)
+
+    def _localization_result(
+        self, answers: list[list[Mark]], prepared: _PreparedStudy
+    ) -> LocalizationResult:
+        assert self.bundle.localization is not None
+        thresholds = self.bundle.localization.thresholds
+        marks = by_view(mark for found in answers for mark in found)
+        lowest = min(thresholds.values())
+        return LocalizationResult(
+            lowest, tuple(prepared.views), marks, MappingProxyType(dict(thresholds))
+        )
+
+    def _prognosis_result(
+        self, answers: list[Tensors], prepared: _PreparedStudy
+    ) -> PrognosisResult:
+        assert self.bundle.prognosis is not None
+        geometries = {view: item.geometry for view, item in prepared.views.items()}
+        return interpret_prognosis(self.bundle.prognosis, answers, geometries)
+
+    def _report_result(self, answers: list[Report], prepared: _PreparedStudy) -> ReportResult:
+        return ReportResult(answers[0], tuple(prepared.views), ())
 
     def _with_flags(self, outcomes: dict[str, HeadOutcome]) -> dict[str, HeadOutcome]:
         """Compare the report with the other answers, once all are there."""
@@ -369,6 +412,11 @@ class Model:
             cpu=self._graphs.cpu_name,
             threads=self.threads,
         )
+
+
+def _can_answer(head: str, prepared: _PreparedStudy) -> bool:
+    """Only prognosis lacks something when a view is missing: it compares left with right."""
+    return head != "prognosis" or bool(usable_projections(prepared.views))
 
 
 def _unanswered(reason: str, detail: str) -> HeadOutcome:

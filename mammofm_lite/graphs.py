@@ -24,6 +24,7 @@ class Graph:
 
     def __init__(self, name: str, compiled: Any) -> None:
         self._name = name
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         # One tensor may carry two names: an encoder's map is also its C5.
         self._outputs = [(sorted(port.get_names()), port) for port in compiled.outputs]
@@ -32,6 +33,11 @@ class Graph:
     def output_names(self) -> tuple[str, ...]:
         """All names of all outputs."""
         return tuple(name for names, _ in self._outputs for name in names)
+
+    def release_memory(self) -> None:
+        """Give back the memory between a run's layers, of B5 at 1520x912 some 240 MB; the weights
+        stay. The next run takes it again, which costs a few per cent of one run."""
+        self._compiled.release_memory()
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Tensors:
         """Infer; inputs are shared, not copied, and outputs are fresh arrays.

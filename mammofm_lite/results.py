@@ -46,7 +46,7 @@ __all__ = [
     "result_schema",
 ]
 
-SCHEMA_VERSION: Final = "1.1"  # 1.1: deviations and voi of a view
+SCHEMA_VERSION: Final = "1.2"  # 1.1: deviations and voi of a view; 1.2: thresholds per label
 _NOT_IN_JSON: Final = {"json": False}
 
 Box = tuple[float, float, float, float]
@@ -142,11 +142,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """Marks at or above the bundle's operating point, by falling score in every view."""
+    """Marks at or above the bundle's operating points, by falling score in every view.
+
+    `thresholds` holds the operating point of every label that was searched for, and `threshold`
+    the lowest of them. Scores of labels that different detectors mark are on different scales.
+    """
 
     threshold: float
     views_searched: tuple[ViewName, ...]
     marks: tuple[Mark, ...]
+    thresholds: Mapping[str, float]
 
 
 @dataclass(frozen=True)

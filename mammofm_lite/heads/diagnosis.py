@@ -1,13 +1,13 @@
-"""Diagnosis: the graph's probabilities per view, combined per breast and per study."""
+"""Diagnosis: the graphs' probabilities per view, combined per breast and per study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import DiagnosisSpec, LabelSpec
+from ..bundle import DiagnosisMember, DiagnosisSpec, LabelSpec
 from ..errors import BundleError
 from ..results import DiagnosisResult, LabelScore
 from ..views import Laterality, ViewName, laterality
@@ -20,25 +20,27 @@ _ROUNDING: Final = 1e-5  # a softmax of float32 may exceed 1 by some of its step
 
 
 def interpret_diagnosis(
-    spec: DiagnosisSpec, probabilities: Mapping[ViewName, Array]
+    spec: DiagnosisSpec, answers: Sequence[Mapping[ViewName, Array]]
 ) -> DiagnosisResult:
-    """Combine the head's outputs.
+    """Combine the outputs of the head's members.
 
     Parameters
     ----------
     spec
-        Labels in the order of the graph's columns, with their rules of combination.
-    probabilities
-        Per view the graph's ``probabilities``, float32 [1, columns].
+        Labels in the order of the graphs' columns, with their rules of combination.
+    answers
+        For every member, per view its graph's ``probabilities``, float32 [1, columns]; all
+        members answer for the same views.
 
     Raises
     ------
     BundleError
-        The graph answers another number of columns, or a number that is no probability.
+        A graph answers another number of columns, or a number that is no probability.
     """
-    for answer in probabilities.values():
-        _check(spec, answer)
-    per_view = {view: _by_label(spec, row) for view, row in probabilities.items()}
+    per_view: dict[ViewName, dict[str, Array]] = {}
+    for member, answer in zip(spec.members, answers, strict=True):
+        for view, columns in answer.items():
+            per_view.setdefault(view, {}).update(_by_label(member, columns))
     sides: dict[Laterality, list[dict[str, Array]]] = {}
     for view, row in per_view.items():
         sides.setdefault(laterality(view), []).append(row)
@@ -60,21 +62,22 @@ def recall_basis(spec: DiagnosisSpec, result: DiagnosisResult) -> tuple[str, ...
     )
 
 
-def _check(spec: DiagnosisSpec, answer: Array) -> None:
-    columns = sum(label.columns for label in spec.labels)
+def _check(member: DiagnosisMember, answer: Array) -> None:
+    columns = sum(label.columns for label in member.labels)
     if answer.shape != (1, columns):
         raise BundleError(
-            f"{spec.model}: answers {answer.size} probabilities, the bundle's labels need {columns}"
+            f"{member.model}: answers {answer.size} probabilities, the bundle's labels need "
+            f"{columns}"
         )
     if answer.min() < -_ROUNDING or answer.max() > 1 + _ROUNDING:
-        raise BundleError(f"{spec.model}: answers a number that is no probability")
+        raise BundleError(f"{member.model}: answers a number that is no probability")
 
 
-def _by_label(spec: DiagnosisSpec, row: Array) -> dict[str, Array]:
-    values = row.reshape(-1)
-    ends = np.cumsum([label.columns for label in spec.labels])
-    parts = np.split(values, ends[:-1])
-    return {label.name: part for label, part in zip(spec.labels, parts, strict=True)}
+def _by_label(member: DiagnosisMember, row: Array) -> dict[str, Array]:
+    _check(member, row)
+    ends = np.cumsum([label.columns for label in member.labels])
+    parts = np.split(row.reshape(-1), ends[:-1])
+    return {label.name: part for label, part in zip(member.labels, parts, strict=True)}
 
 
 def _combine(rule: str, rows: list[Array]) -> Array:

@@ -1,28 +1,34 @@
-"""Localization: boxes of the graph, in prepared pixels, to marks in original pixels and mm."""
+"""Localization: boxes of the graphs, in prepared pixels, to marks in original pixels and mm."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import LocalizationSpec
+from ..bundle import LocalizationMember
 from ..errors import BundleError
 from ..geometry import ViewGeometry
 from ..results import Box, Mark
-from ..views import ViewName
+from ..views import STANDARD_VIEWS, ViewName
 
-__all__ = ["marks_of_view"]
+__all__ = ["by_view", "marks_of_view"]
 
 MOST_BOXES: Final = 10_000  # the reference keeps 100
 
 
+def by_view(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """Marks of all detectors in the order of the standard views, by falling score in every view."""
+    return tuple(sorted(marks, key=lambda mark: (STANDARD_VIEWS.index(mark.view), -mark.score)))
+
+
 def marks_of_view(
-    spec: LocalizationSpec,
+    spec: LocalizationMember,
     view: ViewName,
     geometry: ViewGeometry,
     outputs: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]],
 ) -> tuple[Mark, ...]:
-    """Marks at or above the operating point, by falling score.
+    """Marks of one detector at or above its operating point, by falling score.
 
     Parameters
     ----------
@@ -60,7 +66,7 @@ def marks_of_view(
 
 
 def _mark(
-    spec: LocalizationSpec,
+    spec: LocalizationMember,
     view: ViewName,
     geometry: ViewGeometry,
     item: tuple[npt.NDArray[np.float64], np.float32, np.int64],

@@ -1,18 +1,21 @@
 """Prognosis: per-year scores, never-decreasing risk, and where left and right differ most."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import PrognosisSpec
+from ..bundle import PrognosisMember, PrognosisSpec
 from ..errors import BundleError
 from ..geometry import ViewGeometry
 from ..results import AsymmetryMap, AsymmetryPeak, Box, PrognosisResult, YearRisk
 from ..views import Projection, ViewName, laterality
 
 __all__ = ["PROJECTIONS", "interpret_prognosis", "usable_projections"]
+
+Outputs = Mapping[str, npt.NDArray[np.generic]]
 
 PROJECTIONS: tuple[Projection, Projection] = ("CC", "MLO")
 
@@ -24,44 +27,73 @@ def usable_projections(views: Mapping[ViewName, object]) -> tuple[Projection, ..
 
 def interpret_prognosis(
     spec: PrognosisSpec,
-    outputs: Mapping[str, npt.NDArray[np.generic]],
+    outputs: Sequence[Outputs],
     geometries: Mapping[ViewName, ViewGeometry],
 ) -> PrognosisResult:
-    """Name the graph's outputs.
+    """Name the outputs of the head's members, and put their years in order.
+
+    A member's risk never decreases over its own years; the running maximum over all years makes
+    the whole so.
 
     Parameters
     ----------
     outputs
-        ``score`` and ``risk`` float32 [years], ``heatmap`` float32 [years, 2, rows, columns],
-        ``peak`` int [years, 2, 2] (row, column of the heatmap's maximum).
+        Of every member ``score`` and ``risk`` float32 [years], ``heatmap`` float32
+        [years, 2, rows, columns], ``peak`` int [years, 2, 2] (row, column of the heatmap's
+        maximum).
     geometries
         Of the views that were used; projections without both sides are left out.
 
     Raises
     ------
     BundleError
-        The graph answers for other years, a risk that decreases, or a peak outside its map.
+        A graph answers for other years, a risk that decreases, or a peak outside its map.
     """
-    _check(spec, outputs)
+    years = _in_order(spec, outputs)
     used = usable_projections(geometries)
-    years = tuple(
-        YearRisk(year, float(outputs["score"][i]), float(outputs["risk"][i]))
-        for i, year in enumerate(spec.years)
-    )
-    peaks = tuple(
-        _peak(spec, year, projection, outputs["peak"][i, PROJECTIONS.index(projection)], geometries)
-        for i, year in enumerate(spec.years)
-        for projection in used
-    )
+    risks = np.maximum.accumulate([item.risk for item in years])
+    peaks = tuple(_peak(item, projection, geometries) for item in years for projection in used)
     maps: dict[ViewName, AsymmetryMap] = {}
     for projection in used:
-        values = np.array(outputs["heatmap"][-1, PROJECTIONS.index(projection)], np.float32)
+        last = years[-1]
+        values = np.array(last.heatmap[PROJECTIONS.index(projection)], np.float32)
         for view in _pair(projection):
-            maps[view] = _map(spec, view, values, geometries[view])
-    return PrognosisResult(years, used, peaks, MappingProxyType(maps))
+            maps[view] = _map(last.member, view, values, geometries[view])
+    return PrognosisResult(
+        tuple(
+            YearRisk(item.year, item.score, float(risk))
+            for item, risk in zip(years, risks, strict=True)
+        ),
+        used,
+        peaks,
+        MappingProxyType(maps),
+    )
 
 
-def _check(spec: PrognosisSpec, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
+@dataclass(frozen=True)
+class _Year:
+    """One year's answer, and the member that gave it."""
+
+    year: int
+    member: PrognosisMember
+    score: float
+    risk: float
+    heatmap: npt.NDArray[np.generic]
+    peak: npt.NDArray[np.generic]
+
+
+def _in_order(spec: PrognosisSpec, outputs: Sequence[Outputs]) -> list[_Year]:
+    years = []
+    for member, answer in zip(spec.members, outputs, strict=True):
+        _check(member, answer)
+        for i, year in enumerate(member.years):
+            score, risk = float(answer["score"][i]), float(answer["risk"][i])
+            found = _Year(year, member, score, risk, answer["heatmap"][i], answer["peak"][i])
+            years.append(found)
+    return sorted(years, key=lambda item: item.year)
+
+
+def _check(spec: PrognosisMember, outputs: Outputs) -> None:
     years, cells = len(spec.years), outputs["heatmap"].shape[2:]
     shapes = {"score": (years,), "risk": (years,), "heatmap": (years, 2, *cells),
               "peak": (years, 2, 2)}  # fmt: skip
@@ -80,7 +112,7 @@ def _pair(projection: Projection) -> tuple[ViewName, ViewName]:
 
 
 def _map(
-    spec: PrognosisSpec, view: ViewName, values: npt.NDArray[np.float32], geometry: ViewGeometry
+    spec: PrognosisMember, view: ViewName, values: npt.NDArray[np.float32], geometry: ViewGeometry
 ) -> AsymmetryMap:
     """Cells are drawn around the centres of their windows, which overlap by more than a stride."""
     if spec.alignment == "latent" and laterality(view) == "R":
@@ -95,12 +127,9 @@ def _map(
 
 
 def _peak(
-    spec: PrognosisSpec,
-    year: int,
-    projection: Projection,
-    cell: npt.NDArray[np.generic],
-    geometries: Mapping[ViewName, ViewGeometry],
+    found: _Year, projection: Projection, geometries: Mapping[ViewName, ViewGeometry]
 ) -> AsymmetryPeak:
+    spec, cell = found.member, found.peak[PROJECTIONS.index(projection)]
     row = int(cell[0]) * spec.stride[0]
     column = int(cell[1]) * spec.stride[1]
     right = column
@@ -108,14 +137,14 @@ def _peak(
         right = spec.map[1] - column - spec.window[1]
     left_view, right_view = _pair(projection)
     return AsymmetryPeak(
-        year,
+        found.year,
         projection,
         _window(spec, geometries[left_view], row, column),
         _window(spec, geometries[right_view], row, right),
     )
 
 
-def _window(spec: PrognosisSpec, geometry: ViewGeometry, row: int, column: int) -> Box:
+def _window(spec: PrognosisMember, geometry: ViewGeometry, row: int, column: int) -> Box:
     cell_x = geometry.model_width / spec.map[1]
     cell_y = geometry.model_height / spec.map[0]
     model = [column, row, column + spec.window[1], row + spec.window[0]]

@@ -12,7 +12,7 @@ from ..views import STANDARD_VIEWS
 from ._picture import view_picture
 from .files import unfinished_files, write_atomically
 from .png import OverlayHeatmap, OverlayMark, render_overlay, write_png
-from .text import summary
+from .text import operating_points, summary
 
 __all__ = ["ResultFolder"]
 
@@ -122,8 +122,8 @@ def _searched(result: StudyResult, marks: list[OverlayMark]) -> str:
         why = outcome.detail if outcome else "the localization head was not asked for"
         return f"Not searched for findings: {why}."
     if not marks:
-        return f"Searched; no mark at or above {found.threshold:g}."
-    return f"Marks at or above {found.threshold:g}; a score is not a probability."
+        return f"Searched; no mark at or above {operating_points(found)}."
+    return f"Marks at or above {operating_points(found)}; a score is not a probability."
 
 
 def _caption(result: StudyResult, info: ViewInfo, *shown: str) -> tuple[str, ...]:

@@ -50,12 +50,17 @@ def describe_text(description: dict[str, Any]) -> str:
 def _heads(heads: dict[str, Any]) -> list[str]:
     lines = []
     for name, spec in heads.items():
-        detail = f"encoder {spec['encoder']}"
-        if name == "diagnosis":
-            detail += "; " + ", ".join(label["name"] for label in spec["labels"])
-        elif name == "localization":
-            detail += f"; {', '.join(spec['labels'])}; marks at {spec['threshold']:g} and above"
-        elif name == "prognosis":
-            detail += f"; years {', '.join(map(str, spec['years']))}"
-        lines.append(f"{name:<13} {detail}")
+        members = spec.get("members", [spec])
+        for title, member in zip([name, *[""] * len(members)], members, strict=False):
+            lines.append(f"{title:<13} encoder {member['encoder']}{_answers(name, member)}")
     return lines
+
+
+def _answers(head: str, member: dict[str, Any]) -> str:
+    if head == "diagnosis":
+        return "; " + ", ".join(label["name"] for label in member["labels"])
+    if head == "localization":
+        return f"; {', '.join(member['labels'])}; marks at {member['threshold']:g} and above"
+    if head == "prognosis":
+        return f"; years {', '.join(map(str, member['years']))}"
+    return ""

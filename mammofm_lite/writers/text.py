@@ -14,7 +14,7 @@ from ..results import (
     StudyResult,
 )
 
-__all__ = ["summary"]
+__all__ = ["operating_points", "summary"]
 
 LISTED_MARKS = 5  # per view; result.json has all
 SIDES: Mapping[str, str] = {"R": "right breast", "L": "left breast"}
@@ -93,12 +93,19 @@ def _score(score: LabelScore) -> str:
 def _localization(answer: LocalizationResult) -> Iterator[str]:
     searched = ", ".join(answer.views_searched)
     if not answer.marks:
-        yield f"no mark at or above {answer.threshold:g} in {searched}"
+        yield f"no mark at or above {operating_points(answer)} in {searched}"
     for view in answer.views_searched:
         marks = [mark for mark in answer.marks if mark.view == view]
         yield from (_mark(mark) for mark in marks[:LISTED_MARKS])
         if len(marks) > LISTED_MARKS:
             yield f"{view:<6} and {len(marks) - LISTED_MARKS} more, with lower scores"
+
+
+def operating_points(answer: LocalizationResult) -> str:
+    """One number where all labels share it, and otherwise one for every label."""
+    if len(set(answer.thresholds.values())) == 1:
+        return f"{answer.threshold:g}"
+    return ", ".join(f"{value:g} ({label})" for label, value in answer.thresholds.items())
 
 
 def _mark(mark: Mark) -> str:

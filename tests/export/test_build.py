@@ -51,18 +51,18 @@ def test_progress_tells_five_phases(exported: tuple[Path, list[str]]) -> None:
 def test_the_self_check_is_in_the_bundle(exported: tuple[Path, list[str]]) -> None:
     bundle = Bundle.open(exported[0])
     assert set(bundle.self_check) == {
-        "view",
-        "diagnosis",
-        "localization",
-        "prognosis",
-        "report",
+        "encoder view",
+        "head diagnosis",
+        "head localization",
+        "head prognosis",
+        "head report",
     }
     for check in bundle.self_check.values():
         exact = [v for k, v in check["largest_relative_difference"].items() if "half" not in k]
         assert exact
         assert max(exact) <= 1e-4
-    fusion = bundle.self_check["report"]["operations"]["head_report_fusion.xml"]
-    decoder = bundle.self_check["report"]["operations"]["head_report_decoder.xml"]
+    fusion = bundle.self_check["head report"]["operations"]["head_report_fusion.xml"]
+    decoder = bundle.self_check["head report"]["operations"]["head_report_decoder.xml"]
     assert fusion["TiledAttention"] == 1
     assert decoder["TiledAttention"] == 2 * 2
 

@@ -4,7 +4,13 @@ from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from mammofm_lite.bundle import DiagnosisSpec, LabelSpec, LocalizationSpec
+from mammofm_lite.bundle import (
+    DiagnosisMember,
+    DiagnosisSpec,
+    LabelSpec,
+    LocalizationMember,
+    LocalizationSpec,
+)
 from mammofm_lite.heads.agreement import report_flags
 from mammofm_lite.report import BreastReport, Lexicon, Report, ReportFinding
 from mammofm_lite.results import (
@@ -22,8 +28,15 @@ LABELS = (
     LabelSpec("density", "categorical", tuple("abcd"), None, "mean", "highest_class", False),
 )
 BUNDLE = SimpleNamespace(
-    diagnosis=DiagnosisSpec("d.xml", "e", LABELS),
-    localization=LocalizationSpec("l.xml", "e", ("mass", "Suspicious Calcification", "scar"), 0.2),
+    diagnosis=DiagnosisSpec(
+        tuple(DiagnosisMember(f"{label.name}.xml", "e", (label,)) for label in LABELS)
+    ),
+    localization=LocalizationSpec(
+        (
+            LocalizationMember("l1.xml", "e", ("mass",), 0.2),
+            LocalizationMember("l2.xml", "f", ("Suspicious Calcification", "scar"), 0.3),
+        )
+    ),
 )
 
 
@@ -47,7 +60,7 @@ def outcomes(malignant="no", density="b", marks=(), views=VIEWS) -> dict[str, He
     found = tuple(Mark(view, label, 0.9, (0, 0, 1, 1), None) for view, label in marks)
     results = {
         "diagnosis": DiagnosisResult({}, {}, scores),
-        "localization": LocalizationResult(0.2, views, found),
+        "localization": LocalizationResult(0.2, views, found, BUNDLE.localization.thresholds),
     }
     return {name: HeadOutcome("answered", None, None, result) for name, result in results.items()}
 

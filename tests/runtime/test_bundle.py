@@ -16,7 +16,7 @@ def description(files: dict[str, bytes]) -> dict[str, Any]:
     """The smallest bundle that opens: one encoder, one label."""
     return {
         "format": "mammofm-bundle",
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "tiny",
         "version": "0",
         "intended_use": "tests",
@@ -33,18 +33,22 @@ def description(files: dict[str, bytes]) -> dict[str, Any]:
         "encoders": {"view": {"model": "e.xml", "outputs": {"pooled": [1, 8]}}},
         "heads": {
             "diagnosis": {
-                "model": "d.xml",
-                "encoder": "view",
-                "labels": [
+                "members": [
                     {
-                        "name": "malignancy",
-                        "kind": "binary",
-                        "threshold": 0.5,
-                        "breast": "mean",
-                        "study": "max",
-                        "recall": True,
+                        "model": "d.xml",
+                        "encoder": "view",
+                        "labels": [
+                            {
+                                "name": "malignancy",
+                                "kind": "binary",
+                                "threshold": 0.5,
+                                "breast": "mean",
+                                "study": "max",
+                                "recall": True,
+                            }
+                        ],
                     }
-                ],
+                ]
             }
         },
         "self_check": {},
@@ -126,18 +130,28 @@ def edited(path: str, value: Any) -> dict[str, Any]:
     ("path", "value", "message"),
     [
         ("format", "zip", "not a mammofm-bundle"),
-        ("schema_version", 2, "schema version 2 is newer than 1.*update mammofm-lite"),
+        ("schema_version", 3, "schema version 3 is newer than 2.*update mammofm-lite"),
+        ("schema_version", 1, "schema version 1 is older than 2.*export the bundle anew"),
         ("schema_version", True, "'schema_version' must be an integer"),
         ("name", 3, "'name' must be a string"),
         ("preprocessing.height", 10**9, "'height' is 1000000000, allowed 32 to 8192"),
         ("preprocessing.mirror", "up", "'mirror' is 'up', allowed: none, right"),
         ("made_with.openvino", "new", "'openvino' is 'new', not a version number"),
         ("precision", "f8", "'precision' is 'f8'"),
-        ("heads.diagnosis.encoder", "other", "names unknown encoder 'other'"),
-        ("heads.diagnosis.model", "x.xml", "refers to 'x.xml', which 'files' does not list"),
-        ("heads.diagnosis.labels", [], "'labels' is empty"),
-        ("heads.diagnosis.labels.0.threshold", 2.0, "'threshold' must be a number from 0.0 to 1.0"),
-        ("heads.diagnosis.labels.0.study", "median", "'study' is 'median'"),
+        ("heads.diagnosis.members.0.encoder", "other", "names unknown encoder 'other'"),
+        (
+            "heads.diagnosis.members.0.model",
+            "x.xml",
+            "refers to 'x.xml', which 'files' does not list",
+        ),
+        ("heads.diagnosis.members", [], "'members' is empty"),
+        ("heads.diagnosis.members.0.labels", [], "'labels' is empty"),
+        (
+            "heads.diagnosis.members.0.labels.0.threshold",
+            2.0,
+            "'threshold' must be a number from 0.0 to 1.0",
+        ),
+        ("heads.diagnosis.members.0.labels.0.study", "median", "'study' is 'median'"),
         ("heads.oracle", {}, "unknown head 'oracle'"),
         ("encoders.view.outputs.pooled", ["1"], "must be a list of integers"),
     ],

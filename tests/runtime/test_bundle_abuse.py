@@ -184,7 +184,8 @@ def test_a_description_that_is_no_plain_json(bundle: Path, content: bytes, words
     [
         ("schema_version", 0, "'schema_version' is 0"),
         ("schema_version", -1, "'schema_version' is -1"),
-        ("schema_version", 2, "schema version 2 is newer than 1"),
+        ("schema_version", 3, "schema version 3 is newer than 2"),
+        ("schema_version", 1, "schema version 1 is older than 2"),
         ("schema_version", 10**30, "'schema_version' is 1000"),
         ("schema_version", 1.0, "'schema_version' must be an integer"),
         ("made_with.openvino", "9" * 30, "not a version number"),
@@ -192,14 +193,14 @@ def test_a_description_that_is_no_plain_json(bundle: Path, content: bytes, words
         ("encoders.view.outputs.map", [1, 1280, 20, 10**18], "'map' holds 1000000000000000000"),
         ("encoders.view.outputs.map", [1, 1280, 20, -12], "'map' holds -12"),
         ("encoders.view.model", "encoder_view.bin", "is not named *.xml"),
-        ("heads.prognosis.window", [0, 2], "'window' holds 0, allowed 1"),
-        ("heads.prognosis.stride", [1, 0], "'stride' holds 0, allowed 1"),
-        ("heads.prognosis.years", [], "'years' must be rising and not empty"),
-        ("heads.prognosis.years", [1, 1, 2], "'years' must be rising"),
-        ("heads.localization.labels", [], "'labels' is empty"),
-        ("heads.localization.labels", ["mass", "mass"], "names 'mass' twice"),
-        ("heads.diagnosis.labels.1.classes", ["a", "b", "b"], "names 'b' twice"),
-        ("heads.diagnosis.labels.1.name", "malignancy", "names 'malignancy' twice"),
+        ("heads.prognosis.members.0.window", [0, 2], "'window' holds 0, allowed 1"),
+        ("heads.prognosis.members.0.stride", [1, 0], "'stride' holds 0, allowed 1"),
+        ("heads.prognosis.members.0.years", [], "'years' must be rising and not empty"),
+        ("heads.prognosis.members.0.years", [1, 1, 2], "'years' must be rising"),
+        ("heads.localization.members.0.labels", [], "'labels' is empty"),
+        ("heads.localization.members.0.labels", ["mass", "mass"], "names 'mass' twice"),
+        ("heads.diagnosis.members.0.labels.1.classes", ["a", "b", "b"], "names 'b' twice"),
+        ("heads.diagnosis.members.0.labels.1.name", "malignancy", "names 'malignancy' twice"),
         ("heads.report.max_tokens", 10**9, "'max_tokens' is 1000000000"),
         ("files.tokenizer__json.sha256", "A" * 64, "'sha256' must be 64 hexadecimal digits"),
         ("files.tokenizer__json.bytes", 1 << 50, "'bytes' is"),
@@ -390,19 +391,19 @@ def test_a_decoder_that_the_fusion_graph_does_not_feed(bundle: Path, study: Path
 
 
 def swap_labels(description: dict[str, Any]) -> None:
-    description["heads"]["diagnosis"]["labels"][1]["classes"] = ["a", "b", "c"]
+    description["heads"]["diagnosis"]["members"][0]["labels"][1]["classes"] = ["a", "b", "c"]
 
 
 def fewer_years(description: dict[str, Any]) -> None:
-    description["heads"]["prognosis"]["years"] = [1, 2, 3]
+    description["heads"]["prognosis"]["members"][0]["years"] = [1, 2, 3]
 
 
 def other_map(description: dict[str, Any]) -> None:
-    description["heads"]["prognosis"]["map"] = [48, 29]
+    description["heads"]["prognosis"]["members"][0]["map"] = [48, 29]
 
 
 def larger_window(description: dict[str, Any]) -> None:
-    description["heads"]["prognosis"]["window"] = [21, 2]
+    description["heads"]["prognosis"]["members"][0]["window"] = [21, 2]
 
 
 def no_pyramid(description: dict[str, Any]) -> None:
@@ -418,7 +419,7 @@ def other_size(description: dict[str, Any]) -> None:
 
 
 def one_graph_twice(description: dict[str, Any]) -> None:
-    description["heads"]["prognosis"]["model"] = "head_diagnosis.xml"
+    description["heads"]["prognosis"]["members"][0]["model"] = "head_diagnosis.xml"
 
 
 @pytest.mark.parametrize(

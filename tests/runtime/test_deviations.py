@@ -168,10 +168,13 @@ def test_what_became_of_the_windows(model: Model, study: Path, tmp_path: Path) -
     assert result["heads"] == model.infer(study).to_json()["heads"]
 
 
-def test_results_of_schema_1_0_stay_valid(model: Model, study: Path) -> None:
+def test_results_of_older_schemas_stay_valid(model: Model, study: Path) -> None:
     result = model.infer(study).to_json()
-    assert result["schema_version"] == "1.1"
+    assert result["schema_version"] == "1.2"
     older = copy.deepcopy(result)
+    older["schema_version"] = "1.1"
+    del older["heads"]["localization"]["result"]["thresholds"]
+    jsonschema.validate(older, result_schema())
     older["schema_version"] = "1.0"
     for info in older["views"]:
         del info["deviations"], info["voi"]

@@ -70,7 +70,7 @@ def test_another_key(signed: Path, keys: Path) -> None:
 
 def test_a_description_altered_after_signing(signed: Path, keys: Path) -> None:
     description = json.loads((signed / "bundle.json").read_text())
-    description["heads"]["diagnosis"]["labels"][0]["threshold"] = 0.9
+    description["heads"]["diagnosis"]["members"][0]["labels"][0]["threshold"] = 0.9
     (signed / "bundle.json").write_text(json.dumps(description))
     with pytest.raises(BundleError, match="was altered after it was signed"):
         verify(signed, keys / "ours.pub.pem")

@@ -31,6 +31,7 @@ __all__ = [
     "check_census",
     "compile_graph",
     "gate",
+    "run_compiled",
     "run_graph",
     "stored_differences",
 ]
@@ -147,7 +148,11 @@ def compile_graph(model: Any) -> Any:
 
 def run_graph(model: Any, inputs: Arrays) -> Arrays:
     """Outputs of a graph (an ``openvino.Model`` or its file) on the CPU in float32, by name."""
-    compiled = compile_graph(model)
+    return run_compiled(compile_graph(model), inputs)
+
+
+def run_compiled(compiled: Any, inputs: Arrays) -> Arrays:
+    """Outputs of a compiled graph by name."""
     results = compiled(inputs)
     return {name: np.array(results[port]) for port in compiled.outputs for name in port.get_names()}
 

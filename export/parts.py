@@ -29,7 +29,16 @@ from .models.clip import ImageProjection, normalised
 from .models.diagnosis import DiagnosisHead, LabelGroup, LinearClassifier
 from .models.efficientnet import EfficientNet, named_config
 from .models.retinanet import RawDetections, RetinaNet, RetinaNetConfig
-from .part import Arrays, GraphPart, Part, as_numpy, gate, run_graph
+from .part import (
+    Arrays,
+    GraphPart,
+    Part,
+    as_numpy,
+    compile_graph,
+    gate,
+    run_compiled,
+    run_graph,
+)
 from .pickled import BACKBONE, HEAD_ATTRIBUTES, UNUSED_TENSORS, asymmetry_config, check_paddings
 from .recipe import (
     DetectorRecipe,
@@ -116,9 +125,9 @@ class EncoderPart(GraphPart):
 
     def check(self, folder: Path, tolerance: float) -> None:
         super().check(folder, tolerance)
-        path = str(folder / self.file)
+        compiled = compile_graph(str(folder / self.file))
         self.features = {
-            view: run_graph(path, {"image": self._image(view)}) for view in STANDARD_VIEWS
+            view: run_compiled(compiled, {"image": self._image(view)}) for view in STANDARD_VIEWS
         }
         del self._module
 

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import types
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,27 +34,37 @@ from torch import Tensor, nn
 
 from mammofm_lite.bundle import Bundle
 from mammofm_lite.dicom import read_study
-from mammofm_lite.engine import Model
+from mammofm_lite.engine import InferOptions, Model
 from mammofm_lite.errors import ExportError
 from mammofm_lite.export import checkpoint as checkpoint_module
 from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.checkpoint import Inert, open_checkpoint
+from mammofm_lite.export.graphs import PreparedInput
 from mammofm_lite.export.models.asymmetry import AsymmetryConfig, AsymmetryHead
-from mammofm_lite.export.models.clip import ClipProjections, ImageProjection
+from mammofm_lite.export.models.boxes import evaluate, postprocess
+from mammofm_lite.export.models.clip import ClipProjections, ImageProjection, normalised
 from mammofm_lite.export.models.diagnosis import LinearClassifier
 from mammofm_lite.export.models.efficientnet import (
     CONFIGS,
     EfficientNet,
     EfficientNetConfig,
+    Features,
     named_config,
 )
 from mammofm_lite.export.models.retinanet import RetinaNet, RetinaNetConfig
-from mammofm_lite.export.parts import CLIP_REST, EncoderPart, PrognosisPart
+from mammofm_lite.export.parts import CLIP_REST, EncoderPart, PrognosisPart, head_parts
 from mammofm_lite.export.pickled import BACKBONE, asymmetry_config, check_paddings
 from mammofm_lite.export.recipe import PrognosisRecipe, WeightSource, load_recipe
-from mammofm_lite.export.synthetic import fill_module, synthetic_tensor, weight_key
+from mammofm_lite.export.synthetic import (
+    fill_module,
+    synthetic_tensor,
+    synthetic_vector,
+    weight_key,
+)
 from mammofm_lite.export.weights import load_into
+from mammofm_lite.graphs import Graph
 from mammofm_lite.phantom import write_phantom
+from mammofm_lite.progress import StageReporter
 from mammofm_lite.writers.info import describe, describe_text
 
 # ---- files in the official formats --------------------------------------------------------------
@@ -1107,3 +1118,372 @@ def test_the_official_recipes_are_gated(name: str) -> None:
     named = {encoder.name for encoder in found.encoders}
     assert {label.encoder for label in found.diagnosis.labels} <= named
     assert len({detector.encoder for detector in found.localization.detectors}) == 2
+
+
+# ---- heads of several members, each with the backbone of its own file ---------------------------
+
+OWN_BACKBONES = """
+[encoders.{name}]
+like = "{like}"
+weights = {{ source = "file", {place} }}
+"""
+MEMBERS = """
+[heads.diagnosis]
+encoder = "clip"
+
+[heads.diagnosis.projection]
+kind = "linear"
+size = 16
+weights = { source = "file", path = "clip.tar", key = "model" }
+
+[[heads.diagnosis.labels]]
+name = "malignancy"
+encoder = "malignancy"
+kind = "binary"
+threshold = 0.5
+breast = "mean"
+study = "max"
+recall = true
+weights = { source = "file", path = "m.pth", key = "model" }
+
+[[heads.diagnosis.labels]]
+name = "density"
+kind = "categorical"
+classes = ["a", "b", "c", "d"]
+breast = "mean"
+study = "highest_class"
+recall = false
+weights = { source = "file", path = "density.pth", key = "model" }
+
+[[heads.diagnosis.labels]]
+name = "mass"
+encoder = "mass"
+kind = "binary"
+breast = "mean"
+study = "max"
+recall = false
+weights = { source = "file", path = "mass.pth", key = "model" }
+
+[[heads.diagnosis.labels]]
+name = "prompted"
+kind = "zero_shot"
+classes = ["no", "yes"]
+breast = "mean"
+study = "mean"
+recall = false
+weights = { source = "synthetic", seed = 1 }
+
+[heads.localization]
+channels = 16
+max_detections = 100
+
+[[heads.localization.detectors]]
+labels = ["mass"]
+encoder = "detector"
+threshold = 0.3
+weights = { source = "file", path = "d.pth", key = "state_dict" }
+
+[[heads.localization.detectors]]
+labels = ["suspicious calcification"]
+encoder = "detector2"
+threshold = 0.1
+weights = { source = "file", path = "d2.pth", key = "state_dict" }
+
+[heads.prognosis]
+stretch = "matrix"
+latent = [3, 3]
+flexible = true
+alignment = "none"
+
+[[heads.prognosis.years]]
+year = 1
+encoder = "prognosis"
+weights = { source = "file", path = "y1.pt", object = true }
+
+[[heads.prognosis.years]]
+year = 5
+encoder = "year5"
+weights = { source = "file", path = "own5.pt", object = true }
+"""
+PLACES = {
+    "malignancy": ("clip", 'path = "m.pth", key = "model", prefix = "image_encoder."'),
+    "mass": ("clip", 'path = "mass.pth", key = "model", prefix = "image_encoder."'),
+    "detector2": ("detector", 'path = "d2.pth", key = "state_dict", prefix = "efficientnet."'),
+    "year5": (
+        "prognosis",
+        'path = "own5.pt", object = true, prefix = "backbone.image_encoder."',
+    ),
+}
+# Of every file: the seed of its backbone and that of its head.
+BACKBONES = {"m": (31, 1), "mass": (32, 7), "d": (3, 4), "d2": (33, 8), "y1": (1, 5), "y5": (34, 6)}
+TORCH_CLOSE = 1e-5
+
+
+def marking_detector(seed: int) -> RetinaNet:
+    """A detector with scores on both sides of any threshold; plain synthetic ones stay below."""
+    detector = fill_module(RetinaNet(RetinaNetConfig(TINY.pyramid_channels, 1, 16)), seed)
+    detector.classificationModel.output.weight.data *= 6.0
+    return detector
+
+
+def members_recipe(path: Path) -> Path:
+    """The recipe of single files with its heads replaced by such of several members."""
+    whole = recipe(path, FILES, synthetic="true").read_text()
+    encoders = "".join(
+        OWN_BACKBONES.format(name=name, like=like, place=place)
+        for name, (like, place) in PLACES.items()
+    )
+    path.write_text(whole[: whole.index("[heads.diagnosis]")] + encoders + MEMBERS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def own_backbones(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of `official`, but most with a backbone that no other file has."""
+    folder = tmp_path_factory.mktemp("own")
+    for name in ("clip.tar", "density.pth", "y1.pt"):
+        (folder / name).symlink_to(official / name)
+    for name in ("m", "mass"):
+        backbone, head = BACKBONES[name]
+        inside = prefixed("image_encoder.", state(EfficientNet(TINY), backbone))
+        own = state(LinearClassifier(TINY.head_channels, 1), head)
+        classifier_file(folder / f"{name}.pth", {**inside, **own})
+    for name in ("d", "d2"):
+        backbone, head = BACKBONES[name]
+        inside = prefixed("efficientnet.", state(EfficientNet(TINY), backbone))
+        detector_file(folder / f"{name}.pth", {**marking_detector(head).state_dict(), **inside})
+    backbone, head = BACKBONES["y5"]
+    own = state(AsymmetryHead(AsymmetryConfig(channels=TINY.head_channels)), head)
+    own = {**own, "latent_h": 3, "latent_w": 3}
+    prognosis_file(folder / "own5.pt", TINY, state(EfficientNet(TINY), backbone), own)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_members(own_backbones: Path) -> Bundle:
+    path = members_recipe(own_backbones / "members.toml")
+    with small_networks():
+        return export_bundle(path, own_backbones / "members.mfm", acknowledge_licence=True)
+
+
+@pytest.fixture(scope="module")
+def answered(
+    of_members: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Model, Any, Mapping[str, Any]]:
+    """The model, its result for a phantom, and the pictures that the encoders saw."""
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder, seed=1)
+    study = read_study(folder)
+    model = Model.load(of_members.path, threads=1)
+    return model, model.infer(study), model.prepare(study, StageReporter(None)).views
+
+
+def torch_features(seed: int, picture: np.ndarray, size: int | None = None) -> Features:
+    """What a file's own backbone sees in a prepared picture, at 128 x 128 for a detector."""
+    shape = picture.shape if size is None else (size, size)
+    config = TINY if size is None else TINY.with_padding("nominal")
+    encoder = EfficientNet(config).eval()
+    encoder.load_state_dict(state(EfficientNet(TINY), seed))
+    x = PreparedInput(shape, picture.shape)(torch.from_numpy(picture[None, None]))
+    return encoder.features(x.expand(-1, 3, -1, -1))
+
+
+def test_a_bundle_lists_the_members_of_every_head(of_members: Bundle) -> None:
+    assert [
+        (member.model, member.encoder, [label.name for label in member.labels])
+        for member in of_members.diagnosis.members
+    ] == [
+        ("head_diagnosis_malignancy.xml", "malignancy", ["malignancy"]),
+        ("head_diagnosis_clip.xml", "clip", ["density", "prompted"]),
+        ("head_diagnosis_mass.xml", "mass", ["mass"]),
+    ]
+    assert of_members.localization.thresholds == {"mass": 0.3, "suspicious calcification": 0.1}
+    assert [m.years for m in of_members.prognosis.members] == [(1,), (5,)]
+    description = json.loads((of_members.path / "bundle.json").read_text())
+    assert "projection" in description["provenance"]["head diagnosis_clip"]
+    assert "projection" not in description["provenance"]["head diagnosis_mass"]
+    assert description["provenance"]["head localization_2"]["file"] == "d2.pth"
+    assert {"encoder prognosis", "head prognosis_prognosis"} <= set(of_members.self_check)
+    text = describe_text(describe(of_members))
+    assert "encoder clip; density, prompted" in text
+    assert "encoder detector2; suspicious calcification; marks at 0.1 and above" in text
+    assert "encoder year5; years 5" in text
+
+
+def test_every_label_is_that_of_torch_on_its_own_backbone(
+    answered: tuple[Model, Any, Mapping[str, Any]],
+) -> None:
+    _, result, views = answered
+    assert [s.label for s in result.diagnosis.study] == [
+        "malignancy",
+        "density",
+        "prompted",
+        "mass",
+    ]
+    projection = ClipProjections(TINY.head_channels, 24, 16, "linear")
+    projection.load_state_dict(state(ClipProjections(TINY.head_channels, 24, 16, "linear")))
+    prompts = [torch.from_numpy(synthetic_vector(f"prompt/{p}", (16,), 1)) for p in ("no", "yes")]
+    for view, scores in result.diagnosis.views.items():
+        found = {score.label: list(score.probabilities.values()) for score in scores}
+        for label, file in (("malignancy", "m"), ("mass", "mass")):
+            backbone, seed = BACKBONES[file]
+            head = fill_module(LinearClassifier(TINY.head_channels, 1), seed)
+            wanted = torch.sigmoid(head(torch_features(backbone, views[view].image).pooled))
+            np.testing.assert_allclose(found[label], wanted[0], rtol=0, atol=TORCH_CLOSE)
+        pooled = torch_features(1, views[view].image).pooled
+        density = fill_module(LinearClassifier(TINY.head_channels, 4), 2)(pooled).softmax(1)
+        np.testing.assert_allclose(found["density"], density[0], rtol=0, atol=TORCH_CLOSE)
+        embedding = normalised(projection.image_projection(pooled))[0]
+        cosine = embedding @ normalised(torch.stack(prompts)).T
+        np.testing.assert_allclose(found["prompted"], cosine.softmax(0), rtol=0, atol=TORCH_CLOSE)
+
+
+def test_the_marks_are_those_of_torch_on_each_detector_s_own_backbone(
+    answered: tuple[Model, Any, Mapping[str, Any]],
+) -> None:
+    _, result, views = answered
+    localization = result.localization
+    assert localization.threshold == 0.1
+    assert dict(localization.thresholds) == {"mass": 0.3, "suspicious calcification": 0.1}
+    for label, file in (("mass", "d"), ("suspicious calcification", "d2")):
+        backbone, seed = BACKBONES[file]
+        detector = marking_detector(seed)
+        total = 0
+        for view, prepared in views.items():
+            seen = torch_features(backbone, prepared.image, 128)
+            raw = detector.raw(seen.c3, seen.c4, seen.c5, (128, 128))
+            boxes = postprocess(detector.decode(raw.deltas, (128, 128))[0], raw.scores[0])
+            boxes = evaluate(boxes[:100], localization.thresholds[label])
+            per_px = np.array([160 / 128, 192 / 128] * 2)
+            limits = [prepared.geometry.columns, prepared.geometry.rows] * 2
+            wanted = prepared.geometry.box_to_original(boxes.boxes.numpy() * per_px)
+            wanted = np.clip(wanted, 0, limits)
+            upright = (wanted[:, 2] > wanted[:, 0]) & (wanted[:, 3] > wanted[:, 1])
+            marks = [m for m in localization.marks if (m.view, m.label) == (view, label)]
+            assert len(marks) == upright.sum()
+            total += len(marks)
+            scores = [mark.score for mark in marks]
+            np.testing.assert_allclose(scores, boxes.scores[upright], rtol=0, atol=TORCH_CLOSE)
+            found = np.array([mark.box_px for mark in marks]).reshape(-1, 4)
+            np.testing.assert_allclose(found, wanted[upright], rtol=0, atol=0.1)
+        assert total > 0, label
+    for view in views:  # both detectors' marks stand together, by falling score
+        scores = [mark.score for mark in localization.marks if mark.view == view]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_every_year_is_that_of_torch_on_its_own_backbone(
+    answered: tuple[Model, Any, Mapping[str, Any]],
+) -> None:
+    _, result, views = answered
+    config = AsymmetryConfig(channels=TINY.head_channels, latent_height=3, latent_width=3)
+    wanted = []
+    for file in ("y1", "y5"):
+        backbone, seed = BACKBONES[file]
+        maps = [
+            torch_features(backbone, views[view].image).map
+            for view in ("L-CC", "R-CC", "L-MLO", "R-MLO")
+        ]
+        head = fill_module(AsymmetryHead(config), seed)
+        wanted.append(head(*maps, torch.ones(1, 2)))
+    scores = [float(year.score[0]) for year in wanted]
+    found = [(item.year, item.score, item.risk) for item in result.prognosis.years]
+    np.testing.assert_allclose(
+        found, list(zip((1, 5), scores, np.maximum.accumulate(scores), strict=True)), atol=1e-4
+    )
+    last = wanted[-1].heatmap[0].numpy()
+    for view, heat in result.prognosis.heatmaps.items():
+        expected = last[0 if view.endswith("CC") else 1]
+        assert np.abs(heat.values - expected).max() <= 1e-4 * expected.max()
+    assert [(peak.year, peak.projection) for peak in result.prognosis.peaks] == [
+        (1, "CC"), (1, "MLO"), (5, "CC"), (5, "MLO"),
+    ]  # fmt: skip
+
+
+def test_encoders_run_once_and_their_features_go(
+    answered: tuple[Model, Any, Mapping[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One encoder's features at a time; nothing is compiled twice; memory is given back."""
+    model, _, _ = answered
+    write_phantom(tmp_path, seed=1)
+    study = read_study(tmp_path)
+    encode, release = Model._encode, Graph.release_memory
+    alive: list[Any] = []
+    released: list[Graph] = []
+
+    def watched(self: Model, *given: Any, **options: Any) -> Any:
+        assert not any(reference() is not None for reference in alive)
+        features = encode(self, *given, **options)
+        alive.extend(weakref.ref(a) for tensors in features.values() for a in tensors.values())
+        return features
+
+    monkeypatch.setattr(Model, "_encode", watched)
+    monkeypatch.setattr(
+        Graph, "release_memory", lambda graph: (released.append(graph), release(graph))
+    )
+    events: list[Any] = []
+    again = model.infer(study, observer=events.append)
+    ended = [event for event in events if event.seconds is not None]
+    encoders = [event.detail.split()[0] for event in ended if event.stage == "encode"]
+    assert encoders == [
+        name
+        for name in ("clip", "detector", "detector2", "malignancy", "mass", "prognosis", "year5")
+        for _ in range(4)
+    ]
+    assert not any(event.stage == "compile" for event in ended)
+    assert len(released) == 7
+    assert len(alive) >= 7 * 4
+    assert again.to_json()["heads"] == model.infer(study).to_json()["heads"]
+    ended.clear()
+    released.clear()
+    alone = InferOptions(("prognosis",))
+    for path in tmp_path.glob("R-*"):
+        path.unlink()
+    unpaired = model.infer(read_study(tmp_path), alone)
+    assert unpaired.heads["prognosis"].reason == "missing_views"
+    assert released == []  # no encoder ran for a head that cannot answer
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'name = "mass"\nencoder = "mass"',
+            'name = "mass"',
+            "diagnosis, label 'mass': mass.pth holds another encoder than 'clip'",
+        ),
+        (
+            'encoder = "detector2"',
+            'encoder = "detector"',
+            "localization, the detector of suspicious calcification: d2.pth holds another encoder "
+            "than 'detector'",
+        ),
+        (
+            'year = 5\nencoder = "year5"',
+            'year = 5\nencoder = "prognosis"',
+            "prognosis, year 5: own5.pt holds another encoder than 'prognosis'",
+        ),
+    ],
+)
+def test_a_file_with_another_backbone_is_told_the_remedy(
+    own_backbones: Path, old: str, new: str, message: str
+) -> None:
+    path = members_recipe(own_backbones / "wrong.toml")
+    text = path.read_text()
+    assert text.count(old) == 1
+    unused = re.search(r'encoder = "(\w+)"', old)[1]
+    text = re.sub(rf"\[encoders\.{unused}\]\n.*\n.*\n", "", text.replace(old, new))
+    path.write_text(text)
+    whole = load_recipe(path)
+    with small_networks():
+        encoders = {spec.name: EncoderPart(whole, spec) for spec in whole.encoders}
+    for encoder in encoders.values():
+        encoder.load()
+    parts = list(head_parts(whole, encoders))
+    with pytest.raises(ExportError, match=re.escape(message)) as caught:
+        any(part.load() for part in parts)
+    text = str(caught.value)
+    assert "Declare an encoder from this file (prefix = '" in text
+    assert ("shared_backbone" in text) == (not message.startswith("localization"))

@@ -237,7 +237,30 @@ def _small_bundle() -> Path:
 
 @cache
 def bundle_seeds() -> tuple[bytes, ...]:
-    return ((_small_bundle() / "bundle.json").read_bytes(),)
+    """The demonstration's description, and one whose heads have several members."""
+    one = (_small_bundle() / "bundle.json").read_bytes()
+    return (one, json.dumps(_with_members(json.loads(one))).encode())
+
+
+def _with_members(description: dict[str, Any]) -> dict[str, Any]:
+    """Every head that may have several members has two, the second on graphs of their own."""
+    files, encoders = description["files"], description["encoders"]
+
+    def twin(graph: str) -> str:
+        for suffix in (".xml", ".bin"):
+            name = graph.removesuffix(".xml") + suffix
+            (_small_bundle() / f"twin_{name}").write_bytes(name.encode())
+            files[f"twin_{name}"] = files[name]
+        return f"twin_{graph}"
+
+    encoders["twin"] = {**encoders["view"], "model": twin(encoders["view"]["model"])}
+    for head in ("diagnosis", "localization", "prognosis"):
+        (first,) = description["heads"][head]["members"]
+        second = {**first, "encoder": "twin", "model": twin(first["model"])}
+        asked = "years" if head == "prognosis" else "labels"
+        second[asked], first[asked] = first[asked][1:], first[asked][:1]
+        description["heads"][head]["members"] = [first, second]
+    return description
 
 
 def open_a_bundle(data: bytes) -> str:
@@ -339,6 +362,7 @@ def run_a_graph(data: bytes) -> str:
     def work() -> None:
         demo = _demo_bundle()
         stand_in: Any = SimpleNamespace(**vars(demo))
+        stand_in.members = demo.members
         stand_in.file = lambda name: folder / ("g" + Path(name).suffix)
         store = GraphStore(stand_in, 1)
         graph = store.graph("head_diagnosis.xml", StageReporter(None))

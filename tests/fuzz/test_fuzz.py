@@ -66,10 +66,10 @@ def test_studies(which: int, mutations: list[Any]) -> None:
     survives("study", which, mutations)
 
 
-@given(MUTATIONS)
+@given(st.integers(0, 1), MUTATIONS)
 @settings(max_examples=500, deadline=None)
-def test_descriptions(mutations: list[Any]) -> None:
-    survives("bundle", 0, mutations)
+def test_descriptions(which: int, mutations: list[Any]) -> None:
+    survives("bundle", which, mutations)
 
 
 @given(st.integers(0, 1), MUTATIONS)

@@ -442,6 +442,126 @@ def test_a_description_that_its_graphs_do_not_fit(
     fails_before_anything_runs(bundle, study, words)
 
 
+# -------------------- members
+
+
+def first_member(description: dict[str, Any], head: str) -> dict[str, Any]:
+    member: dict[str, Any] = description["heads"][head]["members"][0]
+    return member
+
+
+def doubled(head: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    """A second member like the first, but for some fields."""
+
+    def change(description: dict[str, Any]) -> None:
+        other = {**first_member(description, head), **changes}
+        description["heads"][head]["members"].append(other)
+
+    return change
+
+
+def old_form(description: dict[str, Any]) -> None:
+    description["heads"]["diagnosis"] = first_member(description, "diagnosis")
+
+
+SCAR = {"name": "scar", "kind": "binary", "breast": "mean", "study": "max", "recall": False}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (old_form, "diagnosis: 'members' must be a list of objects"),
+        (lambda d: d["heads"]["prognosis"].update(members=[]), "'members' is empty"),
+        (lambda d: d["heads"]["prognosis"].update(members=[3]), "members[0]: expected an object"),
+        (doubled("diagnosis"), "'labels' names 'malignancy' twice"),
+        (doubled("localization", labels=["scar", "mass"]), "'labels' names 'mass' twice"),
+        (doubled("prognosis", years=[6, 5]), "members[1]: 'years' must be rising"),
+        (doubled("prognosis", years=[5, 6]), "'years' names 5 twice"),
+        (doubled("prognosis", years=[6], encoder="none"), "names unknown encoder 'none'"),
+        (doubled("localization", labels=["scar"], threshold=2), "members[1]: 'threshold' must"),
+        (doubled("diagnosis", labels=[SCAR], model="x.xml"), "refers to 'x.xml'"),
+    ],
+)
+def test_members_that_contradict_each_other(
+    bundle: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    describe(bundle, change)
+    refused(bundle, "bundle.json", words)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        doubled("localization", labels=["scar", "clip"]),
+        doubled("prognosis", years=[6, 7, 8, 9, 10]),
+        doubled("diagnosis", labels=[{**SCAR, "name": str(i)} for i in range(5)]),
+    ],
+)
+def test_one_graph_for_two_members(
+    bundle: Path, study: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Both would fit it: the second would repeat the first one's answer under another name."""
+    describe(bundle, change)
+    fails_before_anything_runs(bundle, study, "head_", "is named for two tasks")
+
+
+def with_second(bundle: Path, head: str, tmp_path: Path, **values: Any) -> str:
+    """A second member whose graph answers `values`, as the first one's contract asks."""
+    asked: dict[str, Any] = {"labels": ["scar", "clip"], "years": [6, 7, 8, 9, 10]}
+    key = "years" if head == "prognosis" else "labels"
+    name = f"second_{head}.xml"
+    xml, weights = graph(tmp_path, *contract(f"head_{head}.xml"), **values)
+    describe(bundle, doubled(head, **{key: asked[key], "model": name}))
+    for file in (name, f"second_{head}.bin"):
+        (bundle / file).touch()
+    put(bundle, **{f"second_{head}__xml": xml, f"second_{head}__bin": weights})
+    return name
+
+
+@pytest.mark.parametrize(
+    ("head", "values", "words"),
+    [
+        ("localization", {"scores": np.ones(3), "labels": [0, 1, 2]}, "labels beyond"),
+        ("prognosis", {"risk": [0.5, 0.4, 0.5, 0.6, 0.7]}, "a risk that decreases"),
+        ("prognosis", {"peak": np.full((5, 2, 2), 17)}, "a peak outside its map"),
+        ("prognosis", {"score": np.full(5, np.nan)}, "second_prognosis.xml: output 'score' is not"),
+    ],
+)
+def test_a_second_member_that_answers_what_cannot_be(
+    bundle: Path, study: Path, tmp_path: Path, head: str, values: Any, words: str
+) -> None:
+    with_second(bundle, head, tmp_path, **values)
+    with pytest.raises(BundleError) as caught:
+        Model.load(bundle).infer(study, InferOptions((head,)))
+    one_line(caught.value, words)
+
+
+def test_a_second_member_whose_graph_does_not_fit(
+    bundle: Path, study: Path, tmp_path: Path
+) -> None:
+    name = with_second(bundle, "prognosis", tmp_path)
+    description = json.loads((bundle / "bundle.json").read_text())
+    description["heads"]["prognosis"]["members"][1]["years"] = [6, 7]
+    (bundle / "bundle.json").write_text(json.dumps(description))
+    fails_before_anything_runs(bundle, study, name, "'score' is f32 [5], the bundle needs f32 [2]")
+
+
+def test_a_second_member_answers_beside_the_first(
+    bundle: Path, study: Path, tmp_path: Path
+) -> None:
+    """Its constant answer stands in the result, and the first one's is what it was."""
+    before = Model.load(demo_bundle_path()).infer(study, InferOptions(("prognosis",)))
+    scores = [0.1, 0.2, 0.3, 0.95, 0.5]
+    risks = np.maximum.accumulate(scores)
+    with_second(bundle, "prognosis", tmp_path, score=scores, risk=risks)
+    years = Model.load(bundle).infer(study, InferOptions(("prognosis",))).prognosis.years
+    assert years[:5] == before.prognosis.years
+    assert [year.year for year in years] == list(range(1, 11))
+    assert [year.score for year in years[5:]] == pytest.approx(scores)
+    highest = before.prognosis.years[-1].risk
+    assert [year.risk for year in years[5:]] == pytest.approx(np.maximum(risks, highest))
+
+
 def test_a_graph_of_random_bytes_in_a_right_frame(bundle: Path, study: Path) -> None:
     """Weights shorter than the graph says, and a graph cut in half: both hashes are right."""
     xml = (bundle / "head_diagnosis.xml").read_bytes()

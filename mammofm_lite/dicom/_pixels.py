@@ -74,13 +74,15 @@ class PixelLocation:
     format: PixelFormat
 
 
-def read_pixels(instance: "Instance") -> StoredImage:
-    """Decode the pixel data of a mammogram.
+def read_pixels(instance: "Instance", threads: int = 1) -> StoredImage:
+    """Decode the pixel data of a mammogram. Several threads may do so at once.
 
     Parameters
     ----------
     instance
         A view of a `Study`.
+    threads
+        How many the decoder may use, where it can (JPEG 2000); the pixels are the same.
 
     Returns
     -------
@@ -99,7 +101,7 @@ def read_pixels(instance: "Instance") -> StoredImage:
         _check_size(location.format)
         data = _pixel_data(location)
         decode = _DECODERS[location.coding]
-        return decode(data, location)
+        return decode(data, location, threads)
     except StudyError as error:
         raise StudyError(f"{error} (SOP Instance UID {instance.sop_instance_uid})") from None
     except Exception:
@@ -143,10 +145,10 @@ def _check_unchanged(opened: OpenFile, location: PixelLocation) -> None:
         raise StudyError("the file was changed while the study was read; start again")
 
 
-# -------------------- decoders: (data, location) -> stored values
+# -------------------- decoders: (data, location, threads) -> stored values
 
 
-def _native(data: bytes, location: PixelLocation) -> StoredImage:
+def _native(data: bytes, location: PixelLocation, _: int) -> StoredImage:
     """PS3.5 A.1, A.2, A.3 and A.5."""
     form = location.format
     if not 0 <= len(data) - form.bytes <= 1:  # padded to an even length
@@ -160,14 +162,14 @@ def _native(data: bytes, location: PixelLocation) -> StoredImage:
     return _stored_values(words, form)
 
 
-def _rle(data: bytes, location: PixelLocation) -> StoredImage:
+def _rle(data: bytes, location: PixelLocation, _: int) -> StoredImage:
     """PS3.5 annex G, by our own decoder: dicomsdl is faster, but parses in C++."""
     form = location.format
     words = decode_rle(data, form.pixels, form.bits_allocated // 8)
     return _stored_values(np.frombuffer(words, _word_type(form, "<")), form)
 
 
-def _jpeg_lossless(data: bytes, location: PixelLocation) -> StoredImage:
+def _jpeg_lossless(data: bytes, location: PixelLocation, _: int) -> StoredImage:
     """PS3.5 A.4.1, process 14, by dicomsdl (MIT), which carries the IJG's lossless codec."""
     form = location.format
     shape, frame = jpeg_lossless(data)
@@ -178,32 +180,43 @@ def _jpeg_lossless(data: bytes, location: PixelLocation) -> StoredImage:
     return _coded_values(words, shape, form)
 
 
-def _jpeg_ls(data: bytes, location: PixelLocation) -> StoredImage:
-    """PS3.5 A.4.3, by CharLS (MIT) through pyjpegls."""
-    import jpeg_ls as charls
+def _jpeg_ls(data: bytes, location: PixelLocation, _: int) -> StoredImage:
+    """PS3.5 A.4.3, by CharLS (BSD) through imagecodecs (BSD)."""
+    from imagecodecs import jpegls_decode
 
     form = location.format
     shape = jpeg_ls(data)
     _check_shape(shape, form)
-    samples, _ = charls.decode_pixel_data(data)
-    words = np.frombuffer(samples, np.uint8 if shape.precision <= 8 else "<u2")
-    return _coded_values(words.reshape(form.rows, form.columns), shape, form)
+    return _coded_values(_as_words(jpegls_decode(data), shape), shape, form)
 
 
-def _jpeg_2000(data: bytes, location: PixelLocation) -> StoredImage:
-    """PS3.5 A.4.4, by OpenJPEG (BSD) through pylibjpeg-openjpeg (MIT)."""
-    import openjpeg
+def _jpeg_2000(data: bytes, location: PixelLocation, threads: int) -> StoredImage:
+    """PS3.5 A.4.4, by OpenJPEG (BSD) through imagecodecs (BSD)."""
+    from imagecodecs import jpeg2k_decode
 
     form = location.format
     shape, frame = jpeg_2000(data)
     _check_shape(shape, form)
-    samples = openjpeg.decode_pixel_data(frame, version=2)
-    words = np.frombuffer(samples, np.uint8 if shape.precision <= 8 else "<u2")
-    return _coded_values(words.reshape(form.rows, form.columns), shape, form)
+    return _coded_values(_as_words(jpeg2k_decode(frame, numthreads=threads), shape), shape, form)
+
+
+def _as_words(samples: npt.NDArray[Any], shape: FrameShape) -> Words:
+    """What a decoder returned, signed or not, held against what the frame says of itself.
+
+    Raises
+    ------
+    StudyError
+        Another size or another width.
+    """
+    width = 1 if shape.precision <= 8 else 2
+    if samples.shape != (shape.rows, shape.columns) or samples.dtype.itemsize != width:
+        raise StudyError("the compressed pixel data do not decode to what their head says")
+    words: Words = samples.view(f"u{width}")
+    return words
 
 
 # Seconds for 4096 x 3328 pixels of 12 bits on one core, AVX-512, reading the file included.
-_DECODERS: Final[Mapping[str, Callable[[bytes, PixelLocation], StoredImage]]] = {
+_DECODERS: Final[Mapping[str, Callable[[bytes, PixelLocation, int], StoredImage]]] = {
     "native": _native,  # 0.01; deflated 0.10
     "rle": _rle,  # 0.26; pydicom 0.17 and dicomsdl 0.02, which take a wrong size
     "jpeg_lossless": _jpeg_lossless,  # 0.12

@@ -152,6 +152,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 # -------------------- studies
 
 
+@cache
 def _conftest() -> Any:
     """The maker of small mammograms, which pytest would not let us import by name."""
     path = ROOT / "tests" / "dicom" / "conftest.py"
@@ -188,12 +189,42 @@ def read_a_study(data: bytes) -> str:
         try:
             study = read_study(Path(file.name))
             for instance in study.views.values():
-                pixels = read_pixels(instance)
+                pixels = read_pixels(instance, threads=1 + len(data) % 2)
                 assert pixels.shape == (instance.rows, instance.columns)
         except StudyError as error:
             _check_line(str(error))
             return "refused"
     return "accepted"
+
+
+@cache
+def code_stream_seeds() -> tuple[bytes, ...]:
+    """Frames alone: JPEG 2000 of several layouts, JPEG-LS, JPEG lossless."""
+    make = _conftest()
+    pixels = np.random.default_rng(8).integers(0, 4096, (48, 36)).astype("u2")
+    coded = ("jpeg 2000", "jpeg 2000 lossy", "jpeg-ls", "jpeg-ls near", "jpeg lossless 70")
+    return (
+        *(make.frame(make.encoded(pixels, name, bits=12), pixels, name) for name in coded),
+        _jpeg_2000(pixels, tile_size=(20, 20), progression="RPCL"),
+        _jpeg_2000(pixels, num_resolutions=3, precinct_size=(32, 32), codeblock_size=(16, 16)),
+    )
+
+
+def _jpeg_2000(pixels: Any, **layout: Any) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG2000", no_jp2=True, **layout)
+    return out.getvalue()
+
+
+def read_a_code_stream(data: bytes) -> str:
+    """The same as a study's only pixel data; what it is, is found by its markers."""
+    make = _conftest()
+    ds = make.mammogram()
+    make.set_pixels(ds, np.zeros((48, 36), np.int64), bits=12)
+    ds["PixelData"].value = make.encapsulate([data or bytes(2)])
+    return read_a_study(make.file_bytes(ds, make.SYNTAXES["jpeg 2000"]))
 
 
 @cache
@@ -380,6 +411,7 @@ Target = tuple[Callable[[], tuple[bytes, ...]], Callable[[bytes], str]]
 
 TARGETS: dict[str, Target] = {
     "study": (study_seeds, read_a_study),
+    "codestream": (code_stream_seeds, read_a_code_stream),
     "bundle": (bundle_seeds, open_a_bundle),
     "grammar": (grammar_seeds, speak_a_grammar),
     "tokenizer": (tokenizer_seeds, read_a_tokenizer),

@@ -66,6 +66,12 @@ def test_studies(which: int, mutations: list[Any]) -> None:
     survives("study", which, mutations)
 
 
+@given(st.integers(0, 100), MUTATIONS)
+@settings(max_examples=1000, deadline=None)
+def test_code_streams(which: int, mutations: list[Any]) -> None:
+    survives("codestream", which, mutations)
+
+
 @given(st.integers(0, 1), MUTATIONS)
 @settings(max_examples=500, deadline=None)
 def test_descriptions(which: int, mutations: list[Any]) -> None:

@@ -99,8 +99,9 @@ def _one_run(model: Model, study: Path, output: Path) -> dict[str, float]:
 
     with reporter.stage("read"):
         instances = read_study(study)
-    result = model.infer(instances, observer=observe)
-    ResultFolder(output, ("json", "text", "png"), force=True).write(result, instances, reporter)
+    folder = ResultFolder(output, ("json", "text", "png"), force=True)
+    result = model.infer(instances, observer=observe, take_pixels=folder.take_pixels)
+    folder.write(result, instances, reporter)
     seconds["total"] = time.perf_counter() - start
     return seconds
 

@@ -139,7 +139,8 @@ def infer(
         model = Model.load(bundle, threads=threads, signed_by=signed_by)
         with reporter.stage("read"):
             instances = read_study(study, ReadOptions(allow_cr=allow_cr))
-        result = model.infer(instances, InferOptions(chosen), observer=progress)
+        taker = folder.take_pixels if folder else None
+        result = model.infer(instances, InferOptions(chosen), observer=progress, take_pixels=taker)
         if folder:
             folder.write(result, instances, reporter)
     click.echo(result.to_json_text() if as_json else _summary(result), nl=False)

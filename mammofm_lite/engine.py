@@ -1,7 +1,8 @@
 """`Model`: one bundle, loaded once, that answers any number of studies."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from . import __version__
 from ._openvino import OPENVINO_VERSION
+from .ahead import PixelsTaker, PreparedViews
 from .bundle import (
     Bundle,
     DiagnosisMember,
@@ -20,7 +22,7 @@ from .bundle import (
     ReportSpec,
     demo_bundle_path,
 )
-from .dicom import FileDecision, Instance, Study, read_pixels, read_study
+from .dicom import FileDecision, Study, read_study
 from .errors import StudyError, UsageError
 from .graphs import GraphStore, Tensors
 from .heads.agreement import report_flags
@@ -29,7 +31,6 @@ from .heads.localization import by_view, marks_of_view
 from .heads.prognosis import PROJECTIONS, interpret_prognosis, usable_projections
 from .heads.report import ReportRunner
 from .native import instruction_set
-from .prepare import PreparedView, prepare_view
 from .progress import Observer, StageReporter
 from .report import Report
 from .results import (
@@ -78,8 +79,12 @@ class InferOptions:
 @dataclass(frozen=True)
 class _PreparedStudy:
     study: Study
-    views: Mapping[ViewName, PreparedView]
-    decisions: tuple[FileDecision, ...]
+    views: PreparedViews
+
+    @property
+    def decisions(self) -> tuple[FileDecision, ...]:
+        failures = self.views.failures
+        return tuple(_after_failure(decision, failures) for decision in self.study.decisions)
 
     @property
     def missing(self) -> tuple[ViewName, ...]:
@@ -145,6 +150,7 @@ class Model:
         options: InferOptions | None = None,
         *,
         observer: Observer | None = None,
+        take_pixels: PixelsTaker | None = None,
     ) -> StudyResult:
         """Answer one study.
 
@@ -155,7 +161,11 @@ class Model:
         options
             Which heads; all by default.
         observer
-            Called at the begin and end of every stage.
+            Called at the begin and end of every stage, by the calling thread only.
+        take_pixels
+            Called once per usable view with its instance, stored pixels and prepared view, so that
+            nobody needs to decode it again (`writers.folder.ResultFolder.take_pixels` draws it).
+            Calls come from other threads, perhaps two at once.
 
         Raises
         ------
@@ -167,8 +177,8 @@ class Model:
         reporter = StageReporter(observer)
         asked = (options or InferOptions()).heads or self.bundle.heads
         self._check_graphs(asked, reporter)
-        prepared = self.prepare(study, reporter)
-        answers = self._answers(asked, prepared, reporter)
+        with self.prepare(study, reporter, take_pixels) as prepared:
+            answers = self._answers(asked, prepared, reporter)
         outcomes = {name: self._outcome(name, answers, prepared) for name in HEADS if name in asked}
         outcomes = self._with_flags(outcomes)
         return self._result(prepared, outcomes)
@@ -182,40 +192,23 @@ class Model:
             elif self._report is None:
                 self._report = ReportRunner(self.bundle, member, self._graphs, reporter)
 
-    def prepare(self, study: Study | str | Path, reporter: StageReporter) -> _PreparedStudy:
-        """Read, decode and prepare the views of a study."""
+    @contextmanager
+    def prepare(
+        self,
+        study: Study | str | Path,
+        reporter: StageReporter,
+        take_pixels: PixelsTaker | None = None,
+    ) -> Iterator[_PreparedStudy]:
+        """Read a study; its views are decoded and prepared while the block uses them."""
         if not isinstance(study, Study):
             with reporter.stage("read"):
                 study = read_study(Path(study))
-        views: dict[ViewName, PreparedView] = {}
-        failures: dict[str, str] = {}
-        for view, instance in study.views.items():
-            try:
-                views[view] = self._prepare_view(view, instance, reporter)
-            except StudyError as error:
-                failures[instance.sop_instance_uid] = str(error)
-        if not views:
-            raise StudyError(next(iter(failures.values()), "the study holds no standard view"))
-        ordered = {view: views[view] for view in STANDARD_VIEWS if view in views}
-        decisions = tuple(_after_failure(decision, failures) for decision in study.decisions)
-        return _PreparedStudy(study, MappingProxyType(ordered), decisions)
-
-    def _prepare_view(
-        self, view: ViewName, instance: Instance, reporter: StageReporter
-    ) -> PreparedView:
-        with reporter.stage("decode", view):
-            stored = read_pixels(instance)
-        with reporter.stage("prepare", view):
-            return prepare_view(
-                stored,
-                photometric_interpretation=instance.photometric_interpretation,
-                rescale_slope=instance.rescale_slope,
-                rescale_intercept=instance.rescale_intercept,
-                laterality=instance.laterality,
-                spec=self.bundle.preprocessing,
-                pixel_spacing_mm=instance.pixel_spacing_mm,
-                background=instance.background,
-            )
+        spec = self.bundle.preprocessing
+        with PreparedViews(study, spec, self.threads, reporter, take_pixels) as views:
+            if next(iter(views), None) is None:
+                whys = iter(views.failures.values())
+                raise StudyError(next(whys, "the study holds no standard view"))
+            yield _PreparedStudy(study, views)
 
     def _answers(
         self, heads: tuple[str, ...], prepared: _PreparedStudy, reporter: StageReporter
@@ -228,19 +221,21 @@ class Model:
         members = {
             name: self.bundle.members(name)
             for name in HEADS
-            if name in heads and _can_answer(name, prepared)
+            if name in heads and _can_answer(name, prepared.study.views)
         }
         needed = {member.encoder for own in members.values() for member in own}
         found: dict[str, dict[int, Any]] = {name: {} for name in members}
         for encoder in sorted(needed):
             features = self._encode(encoder, prepared, reporter, release=len(needed) > 1)
             for name, own in members.items():
+                if not _can_answer(name, features):  # a view turned out to be unusable
+                    continue
                 run = getattr(self, f"_run_{name}")
                 for i, member in enumerate(own):
                     if member.encoder == encoder:
                         found[name][i] = run(member, features, prepared, reporter)
             del features
-        return {name: [own[i] for i in sorted(own)] for name, own in found.items()}
+        return {name: [own[i] for i in sorted(own)] for name, own in found.items() if own}
 
     def _encode(
         self, encoder: str, prepared: _PreparedStudy, reporter: StageReporter, *, release: bool
@@ -414,9 +409,9 @@ class Model:
         )
 
 
-def _can_answer(head: str, prepared: _PreparedStudy) -> bool:
+def _can_answer(head: str, views: Mapping[ViewName, object]) -> bool:
     """Only prognosis lacks something when a view is missing: it compares left with right."""
-    return head != "prognosis" or bool(usable_projections(prepared.views))
+    return head != "prognosis" or bool(usable_projections(views))
 
 
 def _unanswered(reason: str, detail: str) -> HeadOutcome:

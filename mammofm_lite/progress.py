@@ -21,6 +21,7 @@ class StageEvent:
     seconds: float | None
 
 
+# Called only by the thread that called `Model.infer`, whichever thread did the work.
 Observer = Callable[[StageEvent], None]
 
 
@@ -33,11 +34,12 @@ class StageReporter:
     @contextmanager
     def stage(self, stage: str, detail: str = "") -> Iterator[None]:
         """Report the begin and, unless the block raises, the end of one stage."""
-        self._tell(StageEvent(stage, detail, None))
+        self.tell(StageEvent(stage, detail, None))
         start = time.perf_counter()
         yield
-        self._tell(StageEvent(stage, detail, time.perf_counter() - start))
+        self.tell(StageEvent(stage, detail, time.perf_counter() - start))
 
-    def _tell(self, event: StageEvent) -> None:
+    def tell(self, event: StageEvent) -> None:
+        """Pass on an event of a stage that was timed elsewhere."""
         if self._observer is not None:
             self._observer(event)

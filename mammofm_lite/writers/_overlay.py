@@ -13,7 +13,7 @@ from ._canvas import BLACK, WHITE, Box, Canvas, Colour, Frame, Rect, text_size
 from ._font import printable
 from ._heat import OverlayHeatmap, draw_heat_legend, draw_heatmap
 
-__all__ = ["OverlayMark", "display_image", "render_overlay"]
+__all__ = ["OverlayMark", "display_image", "reduced_image", "render_overlay"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -103,6 +103,17 @@ def _stretched(stored: npt.NDArray[np.integer[Any]], black: float, white: float)
 # -------------------- the view and its marks
 
 
+def reduced_image(image: UInt8Array, longest_px: int = 1600) -> UInt8Array:
+    """A whole view at the size that `render_overlay` draws it in: uint8 [height, width]."""
+    rows, columns = image.shape
+    return resize_area(image, *_picture_size(rows, columns, longest_px))
+
+
+def _picture_size(rows: int, columns: int, longest_px: int) -> tuple[int, int]:
+    scale = longest_px / max(rows, columns)
+    return max(round(rows * scale), 1), max(round(columns * scale), 1)
+
+
 def render_overlay(
     image: UInt8Array,
     geometry: ViewGeometry,
@@ -118,7 +129,8 @@ def render_overlay(
     Parameters
     ----------
     image
-        uint8 [rows, columns], the whole original image as `display_image` gives it.
+        uint8 [rows, columns], the whole original image as `display_image` gives it, or what
+        `reduced_image` makes of it.
     marks
         Outlined just outside their boxes, so that nothing of a finding is covered.
     caption
@@ -138,19 +150,21 @@ def render_overlay(
     ValueError
         `image` is not of the size that `geometry` tells.
     """
-    if image.shape != (geometry.rows, geometry.columns):
+    height, width = _picture_size(geometry.rows, geometry.columns, longest_px)
+    if image.shape == (geometry.rows, geometry.columns):
+        image = reduced_image(image, longest_px)
+    elif image.shape != (height, width):
         raise ValueError(
             f"the image is {list(image.shape)}, the geometry tells "
             f"{[geometry.rows, geometry.columns]}"
         )
-    scale = longest_px / max(image.shape)
-    height, width = (max(round(size * scale), 1) for size in image.shape)
+    scale = longest_px / max(geometry.rows, geometry.columns)
     total_width = max(width, _LEAST_WIDTH)
     left = (total_width - width) // 2
     frame = Frame(scale, Rect(left, 0, left + width, height), geometry)
     footer = _Footer(caption, heatmap, frame, total_width)
     canvas = Canvas(np.full((height + footer.height, total_width, 3), _SURROUND, np.uint8))
-    canvas.pixels[:height, left : left + width] = resize_area(image, height, width)[..., None]
+    canvas.pixels[:height, left : left + width] = image[..., None]
     if heatmap is not None:
         draw_heatmap(canvas, heatmap, frame)
     _draw_marks(canvas, marks, frame, labels)

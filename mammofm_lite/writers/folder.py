@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ..dicom import Study, read_pixels
+import numpy as np
+import numpy.typing as npt
+
+from ..dicom import Instance, Study, read_pixels
 from ..errors import UsageError
+from ..prepare import PreparedView
 from ..progress import StageReporter
 from ..results import StudyResult, ViewInfo
 from ..views import STANDARD_VIEWS
+from ._overlay import reduced_image
 from ._picture import view_picture
 from .files import unfinished_files, write_atomically
 from .png import OverlayHeatmap, OverlayMark, render_overlay, write_png
@@ -16,6 +21,7 @@ from .text import operating_points, summary
 
 __all__ = ["ResultFolder"]
 
+_Picture = tuple[npt.NDArray[np.uint8], str]  # reduced, and the sentence on its window
 
 _NAMES: Final = (
     "result.json",
@@ -54,24 +60,37 @@ class ResultFolder:
                 f"({unfinished[0].name}); give --force to remove it"
             )
         self._taken += unfinished
+        self._pictures: dict[str, _Picture] = {}
+
+    def take_pixels(
+        self, instance: Instance, stored: npt.NDArray[np.integer[Any]], prepared: PreparedView
+    ) -> None:
+        """Keep a view's picture, some 2 MB, so that `write` need not decode it again.
+
+        For `Model.infer`, which calls it from several threads.
+        """
+        if "png" in self._kinds or "heat" in self._kinds:
+            deviations = instance.deviations + prepared.deviations
+            self._pictures[instance.sop_instance_uid] = _picture(instance, stored, deviations)
 
     def write(self, result: StudyResult, study: Study, reporter: StageReporter) -> None:
         """Write all kinds; result.json last, so that its presence says the folder is complete.
 
+        A view whose pixels `take_pixels` was not given is decoded anew.
         Files of an earlier result go first: a picture of another study must not stay behind.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._taken:
             path.unlink(missing_ok=True)
         for info in result.views:
-            self._pictures(result, study, info, reporter)
+            self._write_pictures(result, study, info, reporter)
         with reporter.stage("write", "text and json"):
             if "text" in self._kinds:
                 write_atomically(self._folder / "result.txt", summary(result).encode())
             if "json" in self._kinds:
                 write_atomically(self._folder / "result.json", result.to_json_text().encode())
 
-    def _pictures(
+    def _write_pictures(
         self, result: StudyResult, study: Study, info: ViewInfo, reporter: StageReporter
     ) -> None:
         heat = _heat(result, info) if "heat" in self._kinds else None
@@ -79,7 +98,8 @@ class ResultFolder:
             return
         with reporter.stage("write", info.view):
             instance = study.views[info.view]
-            image, window = view_picture(read_pixels(instance), instance, info.deviations)
+            kept = self._pictures.pop(instance.sop_instance_uid, None)
+            image, window = kept or _picture(instance, read_pixels(instance), info.deviations)
             if "png" in self._kinds:
                 marks, labels = _marks(result, info), _labels(result)
                 caption = _caption(result, info, _searched(result, marks), window)
@@ -90,6 +110,13 @@ class ResultFolder:
                 caption = _caption(result, info, title, window)
                 rgb = render_overlay(image, info.geometry, [], caption=caption, heatmap=heat)
                 write_png(self._folder / f"{info.view}-asymmetry.png", rgb)
+
+
+def _picture(
+    instance: Instance, stored: npt.NDArray[np.integer[Any]], deviations: tuple[str, ...]
+) -> _Picture:
+    image, window = view_picture(stored, instance, deviations)
+    return reduced_image(image), window
 
 
 def _heat(result: StudyResult, info: ViewInfo) -> OverlayHeatmap | None:

@@ -49,10 +49,10 @@ SYNTAXES = {
     "jpeg-ls": "1.2.840.10008.1.2.4.80",
     "jpeg 2000": "1.2.840.10008.1.2.4.90",
 }
-# How JPEG 2000 may be laid out: tiles, precincts, levels, progression, code blocks, lossy.
+# How JPEG 2000 may be laid out. Tiles must divide the image, Pillow writes others wrong.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "jpeg 2000": {},
-    "jpeg 2000, tiles of 1024": {"tile_size": (1024, 1024)},
+    "jpeg 2000, tiles of 832": {"tile_size": (832, 1024)},
     "jpeg 2000, precincts of 256": {"precinct_size": (256, 256), "progression": "RPCL"},
     "jpeg 2000, 3 levels": {"num_resolutions": 3, "codeblock_size": (32, 32)},
     "jpeg 2000, lossy 10:1": {

@@ -1,5 +1,6 @@
 """Pixels come back bit for bit from every transfer syntax, or not at all."""
 
+import io
 import struct
 import subprocess
 import sys
@@ -354,6 +355,49 @@ def test_no_gpl_codec_is_asked(kit: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         np.testing.assert_array_equal(
             decoded(kit, kit.encoded(pixels, syntax, bits=12), syntax), pixels
         )
+
+
+@pytest.mark.parametrize(("syntax", "codec"), [("jpeg 2000", "_jpeg2k"), ("jpeg-ls", "_jpegls")])
+def test_of_many_codecs_only_the_one_is_loaded(kit: Any, syntax: str, codec: str) -> None:
+    path = kit.put("a", kit.encoded(image(12, False, (36, 33)), syntax, bits=12), syntax)
+    script = (
+        "import sys, pathlib; from mammofm_lite.dicom import *\n"
+        "read_pixels(read_study(pathlib.Path(sys.argv[1])).views['L-CC'])\n"
+        "print(*(name.split('.')[1] for name in sys.modules if name.startswith('imagecodecs.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True)
+    assert set(done.stdout.decode().split()) == {"imagecodecs", "_shared", "_shared_cython", codec}
+
+
+# Tiles divide the image: Pillow writes others wrong.
+LAYOUTS: list[dict[str, Any]] = [
+    {"tile_size": (22, 24)},
+    {"tile_size": (44, 32), "progression": "RPCL", "num_resolutions": 2},
+    {"precinct_size": (32, 32), "codeblock_size": (16, 16), "progression": "PCRL"},
+    {"num_resolutions": 1, "progression": "CPRL"},
+    {"quality_mode": "rates", "quality_layers": [40, 10, 0]},
+    {"irreversible": True, "quality_mode": "rates", "quality_layers": [10]},
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_jpeg_2000(kit: Any, layout: dict[str, Any]) -> None:
+    """As another build of OpenJPEG decodes them, on one thread and on several."""
+    import openjpeg
+
+    out = io.BytesIO()
+    pixels = image(12, False, (96, 132)).astype(np.uint16)
+    Image.fromarray(pixels).save(out, "JPEG2000", no_jp2=True, **layout)
+    ds = kit.encoded(pixels, "explicit", bits=16)
+    ds["PixelData"].value = encapsulate([out.getvalue()])
+    instance = read_study(kit.put("a", ds, "jpeg 2000")).views["L-CC"]
+    stored = read_pixels(instance)
+    expected = openjpeg.decode_pixel_data(out.getvalue(), version=2)
+    np.testing.assert_array_equal(stored, np.frombuffer(expected, "<u2").reshape(pixels.shape))
+    if "irreversible" not in layout:
+        np.testing.assert_array_equal(stored, pixels)
+    for threads in (2, 5):
+        np.testing.assert_array_equal(read_pixels(instance, threads), stored)
 
 
 # -------------------- the real exam

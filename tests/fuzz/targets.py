@@ -205,7 +205,7 @@ def code_stream_seeds() -> tuple[bytes, ...]:
     coded = ("jpeg 2000", "jpeg 2000 lossy", "jpeg-ls", "jpeg-ls near", "jpeg lossless 70")
     return (
         *(make.frame(make.encoded(pixels, name, bits=12), pixels, name) for name in coded),
-        _jpeg_2000(pixels, tile_size=(20, 20), progression="RPCL"),
+        _jpeg_2000(pixels, tile_size=(18, 24), progression="RPCL"),
         _jpeg_2000(pixels, num_resolutions=3, precinct_size=(32, 32), codeblock_size=(16, 16)),
     )
 

@@ -98,7 +98,7 @@ def pool_text(hidden: Tensor, attention_mask: Tensor, pooling: TextPooling) -> T
             return hidden[:, 0]
         case "eos":
             last = attention_mask.sum(dim=1) - 1
-            return hidden[torch.arange(len(hidden)), last]
+            return hidden[torch.arange(hidden.shape[0]), last]
         case "mean":
             weight = attention_mask[..., None].to(hidden.dtype)
             return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from .errors import BundleError, ExportError, KernelError, MammoFMError, StudyError, UsageError
 
 if TYPE_CHECKING:
+    from .ask import AskResult
     from .bundle import Bundle
     from .engine import InferOptions, Model
     from .results import StudyResult
 
 __all__ = [
+    "AskResult",
     "Bundle",
     "BundleError",
     "ExportError",
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY = {
+    "AskResult": "ask",
     "Bundle": "bundle",
     "InferOptions": "engine",
     "Model": "engine",

@@ -35,6 +35,7 @@ __all__ = [
     "PrognosisMember",
     "PrognosisSpec",
     "ReportSpec",
+    "TextSpec",
     "WeightsInfo",
     "demo_bundle_path",
     "file_record",
@@ -192,6 +193,27 @@ class ReportSpec:
     max_tokens: int
 
 
+@dataclass(frozen=True)
+class TextSpec:
+    """The text encoder that a bundle may carry, and what holds its answers against an image.
+
+    `encoder` names the image encoder, `model` is the graph of the text encoder, `match` the one
+    that compares. A text has at most `max_length` tokens, all of them below `vocabulary`, and
+    becomes `size` numbers. `agreement` says what the map is: ``exact``, the cells' shares of the
+    similarity, which is their mean; or ``cells``, the similarity of every cell by itself.
+    """
+
+    encoder: str
+    model: str
+    match: str
+    tokenizer: str
+    max_length: int
+    vocabulary: int
+    size: int
+    architecture: str
+    agreement: Literal["exact", "cells"]
+
+
 Member: TypeAlias = DiagnosisMember | LocalizationMember | PrognosisMember | ReportSpec
 """What runs on one encoder; the report is a head of one member."""
 
@@ -234,6 +256,7 @@ class Bundle:
     files: Mapping[str, FileRecord]
     sha256: str
     self_check: Mapping[str, Any]
+    text: TextSpec | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":
@@ -378,8 +401,10 @@ def _assemble(root: Path, fields: Fields, files: Mapping[str, FileRecord], sha25
         files=files,
         sha256=sha256,
         self_check=fields.object("self_check").mapping(),
+        text=_text(fields.object("text")) if "text" in fields else None,
     )
     _check_references(bundle)
+    _check_text_references(bundle)
     return bundle
 
 
@@ -506,6 +531,29 @@ def _report(fields: Fields) -> ReportSpec:
     )
 
 
+def _text(fields: Fields) -> TextSpec:
+    agreement = fields.choice("agreement", ("exact", "cells"))
+    return TextSpec(
+        encoder=fields.text("encoder"),
+        model=fields.text("model"),
+        match=fields.text("match"),
+        tokenizer=fields.text("tokenizer"),
+        max_length=fields.integer("max_length", 3, 8192),
+        vocabulary=fields.integer("vocabulary", 3, 1 << 24),
+        size=fields.integer("size", 1, _MOST_CELLS),
+        architecture=fields.text("architecture"),
+        agreement=cast(Literal["exact", "cells"], agreement),
+    )
+
+
+def _check_text_references(bundle: Bundle) -> None:
+    if bundle.text is None:
+        return
+    if bundle.text.encoder not in bundle.encoders:
+        raise BundleError(f"{DESCRIPTION}: 'text' names unknown encoder {bundle.text.encoder!r}")
+    bundle.file(bundle.text.tokenizer)
+
+
 def _check_references(bundle: Bundle) -> None:
     for head in bundle.heads:
         for member in bundle.members(head):
@@ -530,6 +578,8 @@ def _graphs(bundle: Bundle) -> Iterator[str]:
                 yield from (member.fusion, member.decoder)
             else:
                 yield member.model
+    if bundle.text:
+        yield from (bundle.text.model, bundle.text.match)
 
 
 def _check_graph_files(bundle: Bundle, name: str) -> None:

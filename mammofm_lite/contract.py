@@ -19,11 +19,20 @@ from .bundle import (
     Member,
     PrognosisMember,
     ReportSpec,
+    TextSpec,
 )
 from .errors import BundleError
 from .views import STANDARD_VIEWS, ViewName
 
-__all__ = ["Contract", "Port", "check_decoder", "check_graph", "graph_contracts", "map_input"]
+__all__ = [
+    "Contract",
+    "Port",
+    "check_any_size",
+    "check_decoder",
+    "check_graph",
+    "graph_contracts",
+    "map_input",
+]
 
 Shape: TypeAlias = tuple[int | None, ...]
 
@@ -93,6 +102,8 @@ def _all_contracts(bundle: Bundle) -> Iterator[tuple[str, Contract]]:
     for head in bundle.heads:
         for member in bundle.members(head):
             yield _of_member(bundle, member)
+    if bundle.text:
+        yield from _text(bundle, bundle.text)
 
 
 def _of_member(bundle: Bundle, member: Member) -> tuple[str, Contract]:
@@ -170,6 +181,24 @@ def _fusion(bundle: Bundle, spec: ReportSpec) -> Contract:
     return Contract({**maps, "present": _f32(1, len(STANDARD_VIEWS))}, {})
 
 
+def _text(bundle: Bundle, spec: TextSpec) -> list[tuple[str, Contract]]:
+    """Of the text encoder, and of the graph that compares texts with one view."""
+    outputs = bundle.encoders[spec.encoder].outputs
+    pooled, cells = outputs.get("pooled", ()), outputs.get("map", ())
+    if len(pooled) != 2 or len(cells) != 4 or pooled[0] != 1 or cells[0] != 1:
+        raise BundleError(
+            f"{DESCRIPTION}: 'text' needs the outputs 'pooled' and 'map' of encoder "
+            f"{spec.encoder!r}, of one view; export the bundle anew"
+        )
+    embedding, tokens = _f32(None, spec.size), _i64(None, None)
+    encoder = Contract({"input_ids": tokens, "attention_mask": tokens}, {"embedding": embedding})
+    match = Contract(
+        {"pooled": _f32(*pooled), "map": _f32(*cells), "embedding": embedding},
+        {"similarity": _f32(None), "agreement": _f32(None, *cells[2:])},
+    )
+    return [(spec.model, encoder), (spec.match, match)]
+
+
 # -------------------- held against a graph
 
 
@@ -191,6 +220,24 @@ def check_graph(file: str, graph: Any, contract: Contract) -> None:
         raise BundleError(
             f"{file}: has an input {_name(used[0])!a} that nothing feeds; export the bundle anew"
         )
+
+
+def check_any_size(file: str, graph: Any, contract: Contract) -> None:
+    """Refuse a graph that fixes a size which the contract leaves open, at an input.
+
+    Raises
+    ------
+    BundleError
+        Naming the file and the input.
+    """
+    found = _ports(graph.inputs)
+    for name, port in contract.inputs.items():
+        fixed = zip(port.shape, found[name].shape, strict=True)
+        if any(wanted is None and have is not None for wanted, have in fixed):
+            raise BundleError(
+                f"{file}: input {name!r} is {found[name]}, the bundle needs {port} for any size; "
+                "export the bundle anew"
+            )
 
 
 def check_decoder(file: str, graph: Any, fusion: Any, vocabulary: int) -> None:

@@ -1,7 +1,7 @@
 """`Model`: one bundle, loaded once, that answers any number of studies."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from . import __version__
 from ._openvino import OPENVINO_VERSION
 from .ahead import PixelsTaker, PreparedViews
+from .ask import ASK_NOTICES, ASK_SCHEMA_VERSION, Asker, AskResult
 from .bundle import (
     Bundle,
     DiagnosisMember,
@@ -106,6 +107,7 @@ class Model:
         self.threads = threads
         self._graphs = GraphStore(bundle, threads)
         self._report: ReportRunner | None = None
+        self._asker: Asker | None = None
 
     @classmethod
     def load(
@@ -182,6 +184,53 @@ class Model:
         outcomes = {name: self._outcome(name, answers, prepared) for name in HEADS if name in asked}
         outcomes = self._with_flags(outcomes)
         return self._result(prepared, outcomes)
+
+    def ask(
+        self,
+        study: Study | str | Path,
+        texts: Sequence[str],
+        *,
+        observer: Observer | None = None,
+    ) -> AskResult:
+        """Score free texts against the views of one study; see `mammofm_lite.ask`.
+
+        Parameters
+        ----------
+        study
+            As `infer` takes it.
+        texts
+            1 to 32 short descriptions, such as ``"spiculated mass"``.
+        observer
+            As for `infer`; it never sees a text.
+
+        Raises
+        ------
+        BundleError
+            The bundle carries no text encoder.
+        StudyError
+            The study holds nothing that can be used.
+        UsageError
+            A text is empty or too long, or the text encoder cannot read it.
+        """
+        reporter = StageReporter(observer)
+        if self._asker is None:
+            self._asker = Asker(self.bundle, self._graphs)
+        queries = self._asker.read(texts)
+        with self.prepare(study, reporter) as prepared:
+            answers = self._asker.answer(queries, prepared.views, reporter)
+        return AskResult(
+            schema_version=ASK_SCHEMA_VERSION,
+            study_instance_uid=prepared.study.study_instance_uid,
+            notices=ASK_NOTICES + self.bundle.notices + _failure_notices(prepared),
+            model=self._model_info(),
+            software=self._software_info(),
+            files=prepared.decisions,
+            views=tuple(_view_info(view, prepared) for view in prepared.views),
+            missing_views=prepared.missing,
+            text_encoder=self._asker.spec.architecture,
+            agreement_kind=self._asker.spec.agreement,
+            texts=answers,
+        )
 
     def _check_graphs(self, heads: tuple[str, ...], reporter: StageReporter) -> None:
         """Hold all graphs of the asked-for heads against the description, before any is run."""

@@ -12,8 +12,8 @@ __all__ = ["Observer", "StageEvent", "StageReporter"]
 class StageEvent:
     """One step, when it begins (`seconds` is ``None``) and when it has ended.
 
-    `stage` is ``read``, ``decode``, ``prepare``, ``encode``, a head's name, ``compile`` or
-    ``write``; `detail` names the view or graph.
+    `stage` is ``read``, ``decode``, ``prepare``, ``encode``, a head's name, ``text``, ``ask``,
+    ``compile`` or ``write``; `detail` names the view or graph, or a text by its number.
     """
 
     stage: str

@@ -25,6 +25,7 @@ from .report import Report
 from .views import Laterality, Projection, ViewName
 
 __all__ = [
+    "NOT_IN_JSON",
     "SCHEMA_VERSION",
     "AsymmetryMap",
     "AsymmetryPeak",
@@ -43,11 +44,12 @@ __all__ = [
     "ViewInfo",
     "VoiPolicy",
     "YearRisk",
+    "record",
     "result_schema",
 ]
 
 SCHEMA_VERSION: Final = "1.2"  # 1.1: deviations and voi of a view; 1.2: thresholds per label
-_NOT_IN_JSON: Final = {"json": False}
+NOT_IN_JSON: Final = {"json": False}
 
 Box = tuple[float, float, float, float]
 
@@ -197,7 +199,7 @@ class PrognosisResult:
     projections_used: tuple[Projection, ...]
     peaks: tuple[AsymmetryPeak, ...]
     heatmaps: Mapping[ViewName, AsymmetryMap] = field(
-        default_factory=dict, metadata=_NOT_IN_JSON, compare=False, repr=False
+        default_factory=dict, metadata=NOT_IN_JSON, compare=False, repr=False
     )
 
 
@@ -279,20 +281,24 @@ class StudyResult:
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON types, valid against `result_schema`."""
-        value: dict[str, Any] = _plain(self)
-        return value
+        return record(self)
 
     def to_json_text(self) -> str:
         """`to_json` as text: keys in order of declaration, two-space indent, newline at the end."""
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def record(value: Any) -> dict[str, Any]:
+    """A dataclass by its fields, as JSON types; without those that stay out of the JSON."""
+    shown = (f for f in dataclasses.fields(value) if f.metadata.get("json", True))
+    return {f.name: _plain(getattr(value, f.name)) for f in shown}
+
+
 def _plain(value: Any) -> Any:
-    if hasattr(value, "to_json") and not isinstance(value, StudyResult):
+    if hasattr(value, "to_json"):
         return _plain(value.to_json())
     if dataclasses.is_dataclass(value):
-        shown = (f for f in dataclasses.fields(value) if f.metadata.get("json", True))
-        return {f.name: _plain(getattr(value, f.name)) for f in shown}
+        return record(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -1,15 +1,11 @@
 """Report: fuse the views, decode greedily under the bundle's grammar, read the text into fields."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
 
-from .._jsonread import read_regular_file
 from .._openvino import ov
 from ..bundle import Bundle, ReportSpec
 from ..contract import check_decoder, map_input
@@ -18,13 +14,13 @@ from ..grammar import Grammar, TokenAutomaton
 from ..graphs import Graph, GraphStore, Tensors
 from ..progress import StageReporter
 from ..report import Report, read_report
+from ..tokenizer import Tokenizer
 from ..views import STANDARD_VIEWS, ViewName
 
-__all__ = ["ReportRunner", "Tokenizer", "decode_greedily"]
+__all__ = ["ReportRunner", "decode_greedily"]
 
 # Begins every report; fixed by the format of the bundle (token 0 of its tokenizer).
 _BEGIN: Final = 0
-_MAX_TOKENIZER_BYTES: Final = 16 << 20  # with 100,000 tokens it has about 4 MB
 
 NextLogits = Callable[[int, int], npt.NDArray[np.float32]]
 
@@ -74,55 +70,6 @@ class ReportRunner:
         inputs: Tensors = {map_input(view): maps.get(view, blank) for view in STANDARD_VIEWS}
         inputs["present"] = np.array([[view in maps for view in STANDARD_VIEWS]], np.float32)
         return inputs
-
-
-class Tokenizer:
-    """The bundle's tokenizer. Its library's failures, of which some are no `Exception`, are told
-    as failures of the file."""
-
-    def __init__(self, library: Any, name: str) -> None:
-        self._library = library
-        self._name = name
-
-    @classmethod
-    def open(cls, path: Path) -> "Tokenizer":
-        """Read ``tokenizer.json``.
-
-        Raises
-        ------
-        BundleError
-            The file is missing, too large, or no tokenizer.
-        """
-        data = read_regular_file(path, _MAX_TOKENIZER_BYTES)
-        with _tokenizing(path.name):
-            return cls(tokenizers.Tokenizer.from_str(data.decode("utf-8")), path.name)
-
-    @property
-    def size(self) -> int:
-        """Tokens in the vocabulary."""
-        with _tokenizing(self._name):
-            return int(self._library.get_vocab_size())
-
-    def encode(self, text: str) -> Sequence[int]:
-        with _tokenizing(self._name):
-            ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
-        if ids and max(ids) >= self.size:
-            raise BundleError(f"{self._name} numbers tokens beyond its own vocabulary")
-        return ids
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        with _tokenizing(self._name):
-            return str(self._library.decode(tokens))
-
-
-@contextmanager
-def _tokenizing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the library is not an Exception
-        raise BundleError(f"{name} is not a usable tokenizer; export the bundle anew") from error
 
 
 def decode_greedily(automaton: TokenAutomaton, next_logits: NextLogits) -> list[int]:

@@ -21,6 +21,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "preprocessing": asdict(bundle.preprocessing),
         "encoders": {name: dict(spec.outputs) for name, spec in bundle.encoders.items()},
         "heads": {name: asdict(getattr(bundle, name)) for name in bundle.heads},
+        "text": None if bundle.text is None else asdict(bundle.text),
         "files": {name: asdict(record) for name, record in sorted(bundle.files.items())},
         "self_check": dict(bundle.self_check),
         "notices": list(bundle.notices),
@@ -42,6 +43,7 @@ def describe_text(description: dict[str, Any]) -> str:
         f"made with  {', '.join(f'{k} {v}' for k, v in description['made_with'].items())}",
         "heads",
         *(f"  {line}" for line in _heads(description["heads"])),
+        *_text_encoder(description["text"]),
         *(f"! {notice}" for notice in description["notices"]),
     ]
     return "\n".join(lines)
@@ -64,3 +66,12 @@ def _answers(head: str, member: dict[str, Any]) -> str:
     if head == "prognosis":
         return f"; years {', '.join(map(str, member['years']))}"
     return ""
+
+
+def _text_encoder(text: dict[str, Any] | None) -> list[str]:
+    if text is None:
+        return []
+    return [
+        f"text       {text['architecture']}, at most {text['max_length']} tokens; "
+        f"encoder {text['encoder']}"
+    ]

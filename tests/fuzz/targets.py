@@ -350,7 +350,7 @@ def tokenizer_seeds() -> tuple[bytes, ...]:
 
 def read_a_tokenizer(data: bytes) -> str:
     """Read a tokenizer and cut the words of the report language with it."""
-    from mammofm_lite.heads.report import Tokenizer
+    from mammofm_lite.tokenizer import Tokenizer
 
     path = Path(_scratch(), "tokenizer.json")
     path.write_bytes(data)

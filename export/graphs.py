@@ -1,7 +1,7 @@
 """Conversion of the torch modules to OpenVINO models: one pure function per graph.
 
 A graph holds all the mathematics between a prepared picture and a result, so a runtime only moves
-tensors. Every input is static and named; every output is named.
+tensors. Every input is named, and static but for the lengths of texts; every output is named.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -61,6 +62,7 @@ def convert(
     inputs: Mapping[str, Tensor],
     outputs: Sequence[frozenset[str]],
     extensions: Sequence[Any] = (),
+    free: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> ov.Model:
     """Trace a module on example inputs and name both ends of the graph.
 
@@ -74,9 +76,11 @@ def convert(
         Names of every output.
     extensions : sequence
         Conversion extensions for operations that OpenVINO does not know.
+    free : mapping of str to collection of int
+        Axes of inputs that may have any size.
     """
     examples = tuple(inputs.values())
-    static = [(list(example.shape), _element_type(example)) for example in examples]
+    ports = [_port(example, free.get(name, ())) for name, example in inputs.items()]
     with torch.no_grad(), warnings.catch_warnings():
         # Sizes become constants of the graph: that is the purpose, not an accident. And tracing,
         # though deprecated, is what OpenVINO's converter does itself; torch.export gives the same
@@ -84,7 +88,7 @@ def convert(
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(module.eval(), examples, check_trace=False)
-        model: ov.Model = ov.convert_model(traced, input=static, extension=list(extensions) or None)
+        model: ov.Model = ov.convert_model(traced, input=ports, extension=list(extensions) or None)
     _split_long_means(model)
     for port, name in zip(model.inputs, inputs, strict=True):
         port.get_tensor().set_names({name})
@@ -132,8 +136,10 @@ _ELEMENT_TYPES: Final = {
 }
 
 
-def _element_type(example: Tensor) -> ov.Type:
-    return _ELEMENT_TYPES[example.dtype]
+def _port(example: Tensor, free: Collection[int]) -> tuple[list[int], ov.Type]:
+    """Shape, with -1 for a free axis, and element type."""
+    sizes = enumerate(example.shape)
+    return [-1 if axis in free else size for axis, size in sizes], _ELEMENT_TYPES[example.dtype]
 
 
 def single(names: Sequence[str]) -> list[frozenset[str]]:

@@ -42,9 +42,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Part(ABC):
-    """One encoder or head of a bundle while it is being made."""
+    """One encoder or head of a bundle, or its text encoder, while it is being made."""
 
-    kind: ClassVar[Literal["encoder", "head"]] = "head"
+    kind: ClassVar[Literal["encoder", "head", "text"]] = "head"
 
     def __init__(self, name: str) -> None:
         self.name = name

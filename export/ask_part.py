@@ -22,7 +22,7 @@ from .models.match import TextMatch
 from .models.text import TextEncoder
 from .part import Arrays, Part, as_numpy, check_census, gate, run_graph, stored_differences
 
-__all__ = ["AskPart", "TextSide", "text_encoder_graph", "text_match_graph"]
+__all__ = ["AskModules", "AskPart", "text_encoder_graph", "text_match_graph"]
 
 _MODEL: Final = "text_encoder.xml"
 _MATCH: Final = "text_match.xml"
@@ -34,7 +34,7 @@ _SAMPLES: Final = ("mass", "no suspicious calcification", "spiculated mass, " * 
 
 
 @dataclass(frozen=True, eq=False)
-class TextSide:
+class AskModules:
     """What a CLIP checkpoint says of texts, its modules filled.
 
     Attributes
@@ -65,7 +65,7 @@ class AskPart(Part):
     features : mapping
         Its ``pooled`` and ``map`` of example views, filled by its own check, which comes first.
     read : callable
-        Gives the text side; called once, with this part, whose `fill` it may use.
+        Gives the filled modules; called once, with this part, whose `fill` it may use.
     """
 
     kind: ClassVar[Literal["encoder", "head", "text"]] = "text"
@@ -74,7 +74,7 @@ class AskPart(Part):
         self,
         encoder: str,
         features: Mapping[str, Arrays],
-        read: Callable[[Part], TextSide],
+        read: Callable[[Part], AskModules],
     ) -> None:
         super().__init__("text")
         self._image_encoder = encoder

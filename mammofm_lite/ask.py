@@ -186,7 +186,7 @@ class Asker:
         if bundle.text is None:
             raise BundleError(
                 f"the bundle {bundle.name!r} carries no text encoder; export it anew from a recipe "
-                "whose text encoder has 'carry = true'"
+                "with 'carry = true' in its [text] table"
             )
         self.spec: Final = bundle.text
         self._encoder = bundle.encoders[self.spec.encoder]

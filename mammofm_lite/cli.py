@@ -86,6 +86,14 @@ BUNDLE = click.option(
 THREADS = click.option(
     "--threads", type=click.IntRange(1, 1024), help="CPU threads (default: all)."
 )
+SIGNED_BY = click.option(
+    "--require-signature",
+    "signed_by",
+    type=click.Path(path_type=Path),
+    metavar="PUB.pem",
+    help="Use the bundle only if this key signed it.",
+)
+ALLOW_CR = click.option("--allow-cr", is_flag=True, help="Accept CR and DX images of the breast.")
 
 
 @cli.command(short_help="Run the heads on a study.")
@@ -100,14 +108,8 @@ THREADS = click.option(
 @THREADS
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone.")
 @click.option("--force", is_flag=True, help="Replace result files that are already there.")
-@click.option(
-    "--require-signature",
-    "signed_by",
-    type=click.Path(path_type=Path),
-    metavar="PUB.pem",
-    help="Use the bundle only if this key signed it.",
-)
-@click.option("--allow-cr", is_flag=True, help="Accept CR and DX images of the breast.")
+@SIGNED_BY
+@ALLOW_CR
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def infer(
     study: Path,
@@ -150,6 +152,55 @@ def _summary(result: Any) -> str:
     from .writers.text import summary
 
     return summary(result)
+
+
+@cli.command(short_help="Score free text against a study.")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for result files.")
+@BUNDLE
+@THREADS
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone.")
+@click.option("--force", is_flag=True, help="Replace result files that are already there.")
+@SIGNED_BY
+@ALLOW_CR
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def ask(
+    study: Path,
+    texts: tuple[str, ...],
+    output: Path | None,
+    bundle: Path | None,
+    threads: int | None,
+    as_json: bool,
+    force: bool,
+    signed_by: Path | None,
+    allow_cr: bool,
+    quiet: bool,
+) -> None:
+    """Score every TEXT, such as "spiculated mass", against the views of STUDY.
+
+    The bundle must carry its text encoder. Scores are cosine similarities: they rank views of one
+    study, or texts, among each other; they are not probabilities and never a finding. Result files
+    are ask.json and, per text and view, a picture of where the view agrees with the text.
+    """
+    if output is None and force:
+        raise UsageError("--force needs a folder for result files: give -o")
+    from .console import Progress
+    from .dicom import ReadOptions, read_study
+    from .engine import Model
+    from .progress import StageReporter
+    from .writers.ask import AskFolder, ask_summary
+
+    folder = AskFolder(output, force) if output else None
+    with Progress(quiet) as progress:
+        reporter = StageReporter(progress)
+        model = Model.load(bundle, threads=threads, signed_by=signed_by)
+        with reporter.stage("read"):
+            instances = read_study(study, ReadOptions(allow_cr=allow_cr))
+        result = model.ask(instances, texts, observer=progress)
+        if folder:
+            folder.write(result, instances, reporter)
+    click.echo(result.to_json_text() if as_json else ask_summary(result), nl=False)
 
 
 @cli.command(short_help="Write a synthetic study.")

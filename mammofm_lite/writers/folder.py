@@ -1,25 +1,24 @@
 """The result folder of one study: ``result.json``, ``result.txt``, overlay pictures per view."""
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ..ask import AskResult
 from ..dicom import Instance, Study, read_pixels
-from ..errors import UsageError
 from ..prepare import PreparedView
 from ..progress import StageReporter
 from ..results import StudyResult, ViewInfo
 from ..views import STANDARD_VIEWS
 from ._overlay import reduced_image
 from ._picture import view_picture
-from .files import unfinished_files, write_atomically
+from .files import claim_folder, write_atomically
 from .png import OverlayHeatmap, OverlayMark, render_overlay, write_png
 from .text import operating_points, summary
 
-__all__ = ["ResultFolder"]
+__all__ = ["ResultFolder", "caption"]
 
 _Picture = tuple[npt.NDArray[np.uint8], str]  # reduced, and the sentence on its window
 
@@ -43,23 +42,9 @@ class ResultFolder:
     """
 
     def __init__(self, folder: Path, kinds: tuple[str, ...], force: bool) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError("the output is a file; give a folder")
+        self._taken = claim_folder(folder, _NAMES, force)
         self._folder = folder
         self._kinds = kinds
-        # A link counts even if it leads nowhere; it is replaced, never written through.
-        self._taken = [folder / name for name in _NAMES if os.path.lexists(folder / name)]
-        if self._taken and not force:
-            raise UsageError(
-                f"the output folder already has {self._taken[0].name}; give --force to replace it"
-            )
-        unfinished = unfinished_files(folder)
-        if unfinished and not force:
-            raise UsageError(
-                "the output folder holds an unfinished file of a run that was killed "
-                f"({unfinished[0].name}); give --force to remove it"
-            )
-        self._taken += unfinished
         self._pictures: dict[str, _Picture] = {}
 
     def take_pixels(
@@ -102,13 +87,13 @@ class ResultFolder:
             image, window = kept or _picture(instance, read_pixels(instance), info.deviations)
             if "png" in self._kinds:
                 marks, labels = _marks(result, info), _labels(result)
-                caption = _caption(result, info, _searched(result, marks), window)
-                rgb = render_overlay(image, info.geometry, marks, caption=caption, labels=labels)
+                lines = caption(result, info, _searched(result, marks), window)
+                rgb = render_overlay(image, info.geometry, marks, caption=lines, labels=labels)
                 write_png(self._folder / f"{info.view}.png", rgb)
             if heat is not None:
                 title = "Asymmetry of the last year; no marks drawn."
-                caption = _caption(result, info, title, window)
-                rgb = render_overlay(image, info.geometry, [], caption=caption, heatmap=heat)
+                lines = caption(result, info, title, window)
+                rgb = render_overlay(image, info.geometry, [], caption=lines, heatmap=heat)
                 write_png(self._folder / f"{info.view}-asymmetry.png", rgb)
 
 
@@ -153,7 +138,8 @@ def _searched(result: StudyResult, marks: list[OverlayMark]) -> str:
     return f"Marks at or above {operating_points(found)}; a score is not a probability."
 
 
-def _caption(result: StudyResult, info: ViewInfo, *shown: str) -> tuple[str, ...]:
+def caption(result: StudyResult | AskResult, info: ViewInfo, *shown: str) -> tuple[str, ...]:
+    """What stands below a view: its name, what is shown, which model, and the notices."""
     model = (
         f"{result.model.name} {result.model.version}, mammofm-lite {result.software.mammofm_lite}"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from ..ask import AskResult
 from ..deviations import DEVIATIONS
 from ..results import (
     DiagnosisResult,
@@ -14,7 +15,7 @@ from ..results import (
     StudyResult,
 )
 
-__all__ = ["operating_points", "summary"]
+__all__ = ["header", "operating_points", "summary"]
 
 LISTED_MARKS = 5  # per view; result.json has all
 SIDES: Mapping[str, str] = {"R": "right breast", "L": "left breast"}
@@ -22,7 +23,7 @@ SIDES: Mapping[str, str] = {"R": "right breast", "L": "left breast"}
 
 def summary(result: StudyResult) -> str:
     """The whole result in plain text, one short block per head; ends with a newline."""
-    lines = [*_header(result), ""]
+    lines = [*header(result), ""]
     for name, outcome in result.heads.items():
         lines += [name.upper(), *(f"  {line}" for line in _head(outcome)), ""]
     lines += [*_decision(result), ""]
@@ -30,7 +31,8 @@ def summary(result: StudyResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _header(result: StudyResult) -> Iterator[str]:
+def header(result: StudyResult | AskResult) -> Iterator[str]:
+    """Which study, views and files, which model, on which machine."""
     model, software = result.model, result.software
     yield f"Study     {result.study_instance_uid}"
     views = ", ".join(info.view for info in result.views)
@@ -50,7 +52,7 @@ def _header(result: StudyResult) -> Iterator[str]:
     )
 
 
-def _reasons(result: StudyResult) -> Mapping[str, int]:
+def _reasons(result: StudyResult | AskResult) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for decision in result.files:
         if not decision.used:

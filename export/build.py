@@ -23,6 +23,8 @@ from mammofm_lite.views import HEADS
 from .part import HALF, Part
 from .parts import EncoderPart, head_parts
 from .recipe import Recipe, load_recipe
+from .text_prompts import with_prompts
+from .text_recipe import Prompts
 
 __all__ = ["export_bundle"]
 
@@ -38,12 +40,14 @@ def export_bundle(
     *,
     force: bool = False,
     acknowledge_licence: bool = False,
+    prompts: Prompts | None = None,
     tell: Tell | None = None,
 ) -> Bundle:
     """Write the bundle that a recipe describes, and open it again to prove that it is whole.
 
     Weights under a restricted licence are exported only with `acknowledge_licence`: whoever
-    exports has read the licence and is allowed this use.
+    exports has read the licence and is allowed this use. `prompts` add zero-shot labels to the
+    recipe's or replace them, see `with_prompts`.
 
     Raises
     ------
@@ -53,7 +57,7 @@ def export_bundle(
     """
     say = tell or (lambda line: None)
     say(f"[1/{PHASES}] recipe {recipe_path.name}")
-    recipe = load_recipe(recipe_path)
+    recipe = with_prompts(load_recipe(recipe_path), prompts or {})
     if recipe.restricted and not acknowledge_licence:
         raise ExportError(
             f"the licence of these weights ({recipe.licence}) restricts their use: "
@@ -76,18 +80,32 @@ def export_bundle(
 
 
 def _write(recipe: Recipe, folder: Path, say: Tell) -> None:
+    text = _text_source(recipe)
     parts: list[Part] = []
     encoders: dict[str, EncoderPart] = {}
     for spec in recipe.encoders:
         encoders[spec.name] = EncoderPart(recipe, spec)
         parts.append(_phases(encoders[spec.name], recipe, folder, say))
-    for part in head_parts(recipe, encoders):
+    for part in head_parts(recipe, encoders, text):
         parts.append(_phases(part, recipe, folder, say))
     say(f"[5/{PHASES}] description and model card")
     (folder / "MODEL_CARD.md").write_text(_model_card(recipe), encoding="utf-8")
     description = _description(recipe, parts, folder)
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def _text_source(recipe: Recipe) -> Any:
+    """The recipe's text encoder, if any; transformers takes seconds to import, so only then."""
+    if recipe.text is None or recipe.diagnosis is None:
+        return None
+    try:
+        from .text import TextSource
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"text encoders need {error.name}; install it with: pip install 'mammofm-lite[export]'"
+        ) from error
+    return TextSource(recipe.text, recipe.diagnosis)
 
 
 def _phases(part: Part, recipe: Recipe, folder: Path, say: Tell) -> Part:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,9 @@ from .recipe import (
 from .report_part import ReportPart
 from .synthetic import synthetic_image, synthetic_vector
 from .weights import Digests, different_tensors, digests, read_weights
+
+if TYPE_CHECKING:
+    from .text import TextSource
 
 __all__ = ["EncoderPart", "head_parts"]
 
@@ -183,9 +186,16 @@ class DiagnosisPart(MemberPart):
 
     probabilities = frozenset({"probabilities"})
 
-    def __init__(self, spec: DiagnosisRecipe, encoder: EncoderPart, suffix: str = "") -> None:
+    def __init__(
+        self,
+        spec: DiagnosisRecipe,
+        encoder: EncoderPart,
+        suffix: str = "",
+        text: "TextSource | None" = None,
+    ) -> None:
         super().__init__("diagnosis", encoder, suffix)
         self.spec = spec
+        self.text = text
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -200,6 +210,10 @@ class DiagnosisPart(MemberPart):
         sources = {label.name: self.origin(label.weights) for label in self.spec.labels}
         if self.spec.projection_weights:
             sources["projection"] = self.origin(self.spec.projection_weights)
+        for label in self.spec.labels:
+            if self.text and label.weights.source == "text":
+                sources[label.name] = {**label.weights.describe(), "prompts": list(label.classes)}
+                sources["text encoder"] = self.text.provenance
         return sources
 
     def load(self) -> None:
@@ -227,12 +241,10 @@ class DiagnosisPart(MemberPart):
         self.check_backbone(source, CLIP_BACKBONE, what, accepted=self.spec.shared_backbone)
 
     def _prompts(self, label: LabelRecipe) -> Tensor:
-        """Text embeddings [prompts, size]; a text encoder to make them from is not built yet."""
-        if label.weights.source != "synthetic":
-            raise ExportError(
-                f"label {label.name!r}: prompts need a text encoder, which export does not have "
-                'yet; only { source = "synthetic" } works'
-            )
+        """Text embeddings [prompts, size] of a label's classes."""
+        if label.weights.source == "text":
+            assert self.text is not None  # the recipe is refused without one
+            return self.text.embed(label.classes)
         rows = [
             synthetic_vector(f"prompt/{prompt}", (self.spec.projection_size,), label.weights.seed)
             for prompt in label.classes
@@ -439,14 +451,16 @@ def _by_encoder(entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:
     return groups
 
 
-def head_parts(recipe: Recipe, encoders: Mapping[str, EncoderPart]) -> Iterator[Part]:
+def head_parts(
+    recipe: Recipe, encoders: Mapping[str, EncoderPart], text: "TextSource | None" = None
+) -> Iterator[Part]:
     """The parts of the recipe's heads, given the encoders they name.
 
     A head of one member has its plain name, a member among several that of its encoder behind it;
     a detector its number, for two may share an encoder.
     """
     if recipe.diagnosis:
-        yield from _diagnosis_parts(recipe.diagnosis, encoders)
+        yield from _diagnosis_parts(recipe.diagnosis, encoders, text)
     if recipe.localization:
         detectors = recipe.localization.detectors
         for number, detector in enumerate(detectors, start=1):
@@ -464,7 +478,7 @@ def head_parts(recipe: Recipe, encoders: Mapping[str, EncoderPart]) -> Iterator[
 
 
 def _diagnosis_parts(
-    spec: DiagnosisRecipe, encoders: Mapping[str, EncoderPart]
+    spec: DiagnosisRecipe, encoders: Mapping[str, EncoderPart], text: "TextSource | None"
 ) -> Iterator[DiagnosisPart]:
     """The projection goes with the labels on its encoder, zero-shot ones among them."""
     labels = _by_encoder(spec.labels)
@@ -472,4 +486,5 @@ def _diagnosis_parts(
         part = replace(spec, labels=own)
         if name != spec.projection_encoder:
             part = replace(part, projection=None, projection_encoder=None, projection_weights=None)
-        yield DiagnosisPart(part, encoders[name], f"_{name}" if len(labels) > 1 else "")
+        suffix = f"_{name}" if len(labels) > 1 else ""
+        yield DiagnosisPart(part, encoders[name], suffix, text)

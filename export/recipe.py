@@ -4,8 +4,9 @@ Each table names its weights as ``{ source = "synthetic", seed = N }`` (determin
 parity tests and benchmarks) or ``{ source = "file", path = "...", key = "model", prefix = "..." }``
 (a torch checkpoint, of which nothing is run; `key` picks the state dict inside it and `prefix` is
 what its keys carry in front of this module's own). A file that is one pickled module, as the
-prognosis checkpoints are, takes ``object = true`` in place of `key`. Paths are relative to the
-recipe.
+prognosis checkpoints are, takes ``object = true`` in place of `key`. A zero-shot label's embeddings
+come from ``{ source = "text" }``, the encoder of the recipe's ``[text]`` table (`text_recipe`).
+Paths are relative to the recipe.
 
 Diagnosis labels, detectors and prognosis years run on their head's `encoder`, or on one of their
 own where they name it. An encoder that is another in all but its weights says ``like = "OTHER"``.
@@ -21,6 +22,8 @@ from typing import Any, Literal, cast
 from mammofm_lite._jsonread import Fields
 from mammofm_lite.errors import ExportError
 from mammofm_lite.prepare import PreprocessingSpec
+
+from .text_recipe import TextRecipe, check_text, check_texts, read_text
 
 __all__ = [
     "DetectorRecipe",
@@ -44,9 +47,9 @@ MAX_SEED = 2**31 - 1
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where one module's weights come from."""
+    """Where one module's weights come from; those of a label of prompts from the text encoder."""
 
-    source: Literal["synthetic", "file"]
+    source: Literal["synthetic", "file", "text"]
     seed: int = 0
     path: Path | None = None
     key: str = ""
@@ -57,6 +60,8 @@ class WeightSource:
         """For the bundle's provenance: no folder names, only the file's own name."""
         if self.source == "synthetic":
             return {"source": "synthetic", "seed": self.seed}
+        if self.source == "text":
+            return {"source": "text"}
         name = self.path.name if self.path else ""
         place = {"object": True} if self.object else {"key": self.key}
         return {"source": "file", "file": name, **place, "prefix": self.prefix}
@@ -168,6 +173,7 @@ class Recipe:
     localization: LocalizationRecipe | None
     prognosis: PrognosisRecipe | None
     report: ReportRecipe | None
+    text: TextRecipe | None
 
     def encoder(self, name: str) -> EncoderRecipe:
         """The encoder a head names."""
@@ -188,6 +194,8 @@ class Recipe:
             yield f"prognosis of year {year.year}", year.weights
         if self.report:
             yield "report", self.report.weights
+        if self.text:
+            yield "the text encoder", self.text.weights
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -205,7 +213,7 @@ def load_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExportError(f"{path.name} is not a readable TOML file: {error}") from error
     fields = Fields(value, path.name, ExportError)
-    fields.only("bundle", "licence", "preprocessing", "encoders", "heads")
+    fields.only("bundle", "licence", "preprocessing", "encoders", "heads", "text")
     return _Reader(path.parent).recipe(fields)
 
 
@@ -237,15 +245,27 @@ class _Reader:
             localization=self._head(heads, "localization", self.localization),
             prognosis=self._head(heads, "prognosis", self.prognosis),
             report=self._head(heads, "report", self.report),
+            text=self._head(fields, "text", self.text),
         )
         _check_encoders(recipe, fields)
         _check_names(recipe, fields)
         _check_origin(recipe, licence)
+        check_text(recipe.text, recipe.diagnosis, fields)
         return recipe
 
     @staticmethod
     def _head(heads: Fields, name: str, read: Any) -> Any:
         return read(heads.object(name)) if name in heads else None
+
+    def text(self, fields: Fields) -> TextRecipe:
+        return read_text(fields, self.folder, self.weights)
+
+    def prompt_weights(self, fields: Fields) -> WeightSource:
+        """Where the embeddings of a label's prompts come from."""
+        if fields.choice("source", ("synthetic", "text")) == "synthetic":
+            return self.weights(fields)
+        fields.only("source")
+        return WeightSource("text")
 
     def weights(self, fields: Fields) -> WeightSource:
         source = fields.choice("source", ("synthetic", "file"))
@@ -292,8 +312,6 @@ class _Reader:
         labels = tuple(self.label(fields, entry, on) for entry in fields.objects("labels"))
         if not labels:
             raise fields.error(f"{fields.where}: 'labels' is empty")
-        if projection and on not in {label.encoder for label in labels}:
-            raise fields.error(f"{projection.where}: no label runs on its encoder {on!r}")
         return DiagnosisRecipe(
             shared_backbone=fields.optional("shared_backbone", fields.flag) or False,
             labels=labels,
@@ -321,6 +339,10 @@ class _Reader:
         classes = () if binary else fields.texts("classes")
         if not binary and len(classes) < 2:
             raise fields.error(f"{fields.where}: 'classes' needs two names or more")
+        read_weights = self.prompt_weights if kind == "zero_shot" else self.weights
+        weights = read_weights(fields.object("weights"))
+        if weights.source == "text":
+            check_texts(fields.text("name"), classes)
         return LabelRecipe(
             name=fields.text("name"),
             encoder=projected if projected and kind == "zero_shot" else _encoder_of(head, fields),
@@ -330,7 +352,7 @@ class _Reader:
             breast=fields.choice("breast", ("mean", "max") if binary else ("mean",)),
             study=fields.choice("study", ("mean", "max") if binary else ("mean", "highest_class")),
             recall=fields.flag("recall"),
-            weights=self.weights(fields.object("weights")),
+            weights=weights,
         )
 
     def localization(self, fields: Fields) -> LocalizationRecipe:
@@ -462,6 +484,8 @@ def _named_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Every head with every encoder that it runs on."""
     for label in recipe.diagnosis.labels if recipe.diagnosis else ():
         yield "diagnosis", label.encoder
+    if recipe.diagnosis and recipe.diagnosis.projection_encoder:
+        yield "diagnosis", recipe.diagnosis.projection_encoder
     for detector in recipe.localization.detectors if recipe.localization else ():
         yield "localization", detector.encoder
     for year in recipe.prognosis.years if recipe.prognosis else ():
@@ -488,8 +512,19 @@ def _check_encoders(recipe: Recipe, fields: Fields) -> None:
             raise fields.error(
                 f"{fields.where}: head {head!r} needs output {lacking[0]!r} of encoder {encoder!r}"
             )
+    _check_projection(recipe, fields)
     if unused := [name for name in known if name not in {encoder for _, encoder in named}]:
         raise fields.error(f"{fields.where}: no head runs on encoder {unused[0]!r}; delete it")
+
+
+def _check_projection(recipe: Recipe, fields: Fields) -> None:
+    """Of use to zero-shot labels, and to prompts or `ask`, which need a text encoder too."""
+    on = recipe.diagnosis.projection_encoder if recipe.diagnosis else None
+    if recipe.diagnosis is None or on is None or recipe.text is not None:
+        return
+    if on not in {label.encoder for label in recipe.diagnosis.labels}:
+        where = f"{fields.where}: heads.diagnosis.projection"
+        raise fields.error(f"{where}: no label runs on its encoder {on!r}")
 
 
 def _check_names(recipe: Recipe, fields: Fields) -> None:

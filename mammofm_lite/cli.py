@@ -238,11 +238,27 @@ def phantom(output: Path, seed: int, lesions: int | None, photometric: Any, forc
     is_flag=True,
     help="The licence of the weights was read and allows this use.",
 )
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="NAME=TEXT|TEXT...",
+    help="Add or replace the zero-shot label NAME, whose classes are these texts, in this order. "
+    "Needs a recipe with [text]; may be given several times.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def export(recipe: Path, output: Path, force: bool, acknowledge_licence: bool, quiet: bool) -> None:
+def export(
+    recipe: Path,
+    output: Path,
+    force: bool,
+    acknowledge_licence: bool,
+    prompts: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Turn the checkpoints that RECIPE (TOML) names into the bundle OUTPUT."""
     try:
         from .export.build import export_bundle
+        from .export.text_recipe import parse_prompts
     except ModuleNotFoundError as error:
         raise ExportError(
             f"export needs {error.name}; install it with: pip install 'mammofm-lite[export]'"
@@ -252,6 +268,7 @@ def export(recipe: Path, output: Path, force: bool, acknowledge_licence: bool, q
         output,
         force=force,
         acknowledge_licence=acknowledge_licence,
+        prompts=parse_prompts(prompts),
         tell=None if quiet else _tell,
     )
     click.echo(f"wrote {output}")

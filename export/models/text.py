@@ -10,12 +10,14 @@ facts 2.1, 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.configuration_utils import PreTrainedConfig
@@ -34,6 +36,7 @@ __all__ = ["TextArchitecture", "TextConfig", "TextEncoder"]
 TextArchitecture = Literal["bert", "modernbert"]
 
 _ATTENTION: Final = "mammofm_tiled"
+_RAISED: Final = (TypeError, ValueError, AttributeError, KeyError, RuntimeError, ArithmeticError)
 _CONFIGS: Final[Mapping[str, type[PreTrainedConfig]]] = {
     "bert": BertConfig,
     "modernbert": ModernBertConfig,
@@ -65,8 +68,8 @@ class TextConfig:
     Raises
     ------
     ExportError
-        The configuration is not one of this architecture, or allows fewer than `max_length`
-        positions.
+        The configuration is not one of this architecture, or has fewer positions than
+        `max_length`.
     """
 
     architecture: TextArchitecture
@@ -90,19 +93,22 @@ class TextConfig:
     @cached_property
     def model_config(self) -> Any:
         """The checked transformers configuration."""
-        try:
+        with _config_errors(self.architecture):
             config = _CONFIGS[self.architecture].from_dict(dict(self.transformers))
             config._attn_implementation = _ATTENTION
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise ExportError(
-                f"the text encoder's config.json is not a {self.architecture} configuration: "
-                f"{_first_line(error)}"
-            ) from error
-        return config
+            return config
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+@contextmanager
+def _config_errors(architecture: TextArchitecture) -> Iterator[None]:
+    """What transformers raises over a configuration, as an error of ours."""
+    try:
+        yield
+    except (StrictDataclassError, *_RAISED) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ExportError(
+            f"the text encoder's config.json is not a {architecture} configuration: {reason}"
+        ) from error
 
 
 def _attend(
@@ -141,20 +147,23 @@ class _Wrapped(nn.Module):
         return self.text_encoder(**inputs)
 
 
+def _model(config: TextConfig) -> nn.Module:
+    if config.architecture == "bert":
+        return _Wrapped(BertModel(config.model_config, add_pooling_layer=False).float())
+    model = ModernBertModel(config.model_config).float()
+    if not config.final_norm:
+        model.final_norm = nn.Identity()
+    return model
+
+
 class TextEncoder(nn.Module):
     """Token numbers in, unit vectors of the shared space out; keys as in a CLIP checkpoint."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        if config.architecture == "bert":
-            self.text_encoder: nn.Module = _Wrapped(
-                BertModel(config.model_config, add_pooling_layer=False)
-            )
-        else:
-            self.text_encoder = ModernBertModel(config.model_config)
-            if not config.final_norm:
-                self.text_encoder.final_norm = nn.Identity()
+        with _config_errors(config.architecture):
+            self.text_encoder = _model(config)
         self.text_projection = TextProjection(
             config.model_config.hidden_size, config.size, config.projection
         )

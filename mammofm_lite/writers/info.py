@@ -60,12 +60,18 @@ def _heads(heads: dict[str, Any]) -> list[str]:
 
 def _answers(head: str, member: dict[str, Any]) -> str:
     if head == "diagnosis":
-        return "; " + ", ".join(label["name"] for label in member["labels"])
+        return "; " + ", ".join(_label(label) for label in member["labels"])
     if head == "localization":
         return f"; {', '.join(member['labels'])}; marks at {member['threshold']:g} and above"
     if head == "prognosis":
         return f"; years {', '.join(map(str, member['years']))}"
     return ""
+
+
+def _label(label: dict[str, Any]) -> str:
+    """A label's name, and the prompts that a zero-shot label is."""
+    prompts = " | ".join(f'"{prompt}"' for prompt in label["classes"])
+    return f"{label['name']} ({prompts})" if label["kind"] == "zero_shot" else str(label["name"])
 
 
 def _text_encoder(text: dict[str, Any] | None) -> list[str]:

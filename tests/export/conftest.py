@@ -1,5 +1,6 @@
 """Golden vectors and full-size networks, made once for all tests of the export path."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,15 @@ import numpy.typing as npt
 import openvino as ov
 import pytest
 import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from mammofm_lite.export.graphs import encoder_graph
 from mammofm_lite.export.models.efficientnet import EfficientNet, named_config
@@ -106,3 +116,82 @@ def encoded_ir(b5: EfficientNet) -> Callable[[str, bool], Arrays]:
         return {name: np.array(result[name]) for name in ("pooled", "map")}
 
     return encode
+
+
+# ---- text encoders ------------------------------------------------------------------------------
+
+WORDS = ["no", "mass", "suspicious", "calcification", "malignancy", "in", "the", "left", "breast"]
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,  # of random weights: embeddings of texts lie apart
+}
+
+
+def _bert_folder(folder: Path, *, lower: bool | None) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyzMASQ"
+    pieces = [*letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Mass", *WORDS, *pieces]
+    config = {**TINY, "model_type": "bert", "vocab_size": len(vocabulary), "pad_token_id": 0}
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "config.json").write_text(json.dumps(config))
+    if lower is not None:
+        settings = {"do_lower_case": lower, "tokenizer_class": "BertTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _modernbert_folder(folder: Path) -> None:
+    """Byte-level BPE with the special tokens and the files of ModernBERT's own folder."""
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    ids = {name: tokenizer.token_to_id(name) for name in special}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, ids[name]) for name in ("[CLS]", "[SEP]")]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
+    settings = {f"{key}_token": name for key, name in names.items()}
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = {
+        **TINY,
+        "num_hidden_layers": 4,
+        "model_type": "modernbert",
+        "vocab_size": tokenizer.get_vocab_size() + 3,  # ModernBERT's own is padded, too
+        "local_attention": 4,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0,
+        "local_rope_theta": 10000.0,
+        **{f"{key}_token_id": ids[name] for key, name in names.items() if key in CHECKED},
+        "bos_token_id": ids["[CLS]"],
+        "eos_token_id": ids["[SEP]"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+CHECKED = ("cls", "sep", "pad")
+
+
+@pytest.fixture(scope="session")
+def text_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Hugging Face folders with tiny configurations and vocabularies, by what they are."""
+    root = tmp_path_factory.mktemp("text")
+    folders = {name: root / name for name in ("bert", "bert-cased", "bert-plain", "modernbert")}
+    for folder in folders.values():
+        folder.mkdir()
+    _bert_folder(folders["bert"], lower=True)
+    _bert_folder(folders["bert-cased"], lower=False)
+    _bert_folder(folders["bert-plain"], lower=None)
+    _modernbert_folder(folders["modernbert"])
+    return folders

@@ -156,6 +156,7 @@ def _replace(scratch: Path, output: Path) -> None:
 
 def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, Any]:
     encoders = {part.name: part.entry for part in parts if part.kind == "encoder"}
+    carried = {part.name: part.entry for part in parts if part.kind == "text"}
     names = sorted(path.name for path in folder.iterdir())
     return {
         "format": FORMAT,
@@ -169,6 +170,7 @@ def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, A
         "preprocessing": asdict(recipe.preprocessing),
         "encoders": encoders,
         "heads": _heads(parts),
+        **carried,
         "provenance": {f"{part.kind} {part.name}": part.provenance for part in parts},
         "self_check": {
             f"{part.kind} {part.name}": {

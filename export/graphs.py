@@ -87,6 +87,7 @@ def convert(
         # graph of the encoder, four times slower.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # tracing reads transformers' old names
         traced = torch.jit.trace(module.eval(), examples, check_trace=False)
         model: ov.Model = ov.convert_model(traced, input=ports, extension=list(extensions) or None)
     _split_long_means(model)

@@ -454,7 +454,7 @@ def _by_encoder(entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:
 def head_parts(
     recipe: Recipe, encoders: Mapping[str, EncoderPart], text: "TextSource | None" = None
 ) -> Iterator[Part]:
-    """The parts of the recipe's heads, given the encoders they name.
+    """The parts of the recipe's heads, given the encoders they name, and its text encoder's.
 
     A head of one member has its plain name, a member among several that of its encoder behind it;
     a detector its number, for two may share an encoder.
@@ -475,6 +475,8 @@ def head_parts(
     if recipe.report:
         encoder = encoders[recipe.report.encoder]
         yield ReportPart(recipe.report, encoder.shapes["map"], encoder.features)
+    if text and text.recipe.carry:
+        yield text.part(encoders[text.diagnosis.projection_encoder])
 
 
 def _diagnosis_parts(

@@ -250,7 +250,7 @@ class _Reader:
         _check_encoders(recipe, fields)
         _check_names(recipe, fields)
         _check_origin(recipe, licence)
-        check_text(recipe.text, recipe.diagnosis, fields)
+        check_text(recipe, fields)
         return recipe
 
     @staticmethod

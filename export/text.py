@@ -21,7 +21,11 @@ from transformers import AutoTokenizer
 from mammofm_lite.bundle import file_record
 from mammofm_lite.errors import ExportError
 
+from .ask_part import AskModules, AskPart
+from .models.clip import ImageProjection
 from .models.text import TextArchitecture, TextConfig, TextEncoder
+from .part import Part
+from .parts import CLIP_REST, EncoderPart
 from .recipe import DiagnosisRecipe
 from .text_recipe import TextRecipe
 from .weights import load_into
@@ -147,6 +151,7 @@ class TextSource:
 
     def __init__(self, recipe: TextRecipe, diagnosis: DiagnosisRecipe) -> None:
         self.recipe = recipe
+        self.diagnosis = diagnosis
         self.config = read_text_config(recipe, diagnosis)
         self._tokenizer = read_text_tokenizer(recipe.folder, self.config)
         for label in diagnosis.labels:
@@ -198,6 +203,23 @@ class TextSource:
         with torch.no_grad():
             embeddings: Tensor = self.encoder(ids, mask)
         return embeddings
+
+    def part(self, encoder: EncoderPart) -> AskPart:
+        """The text encoder as a part of the bundle, for views of an image encoder."""
+
+        def read(part: Part) -> AskModules:
+            holder = torch.nn.Module()
+            head = self.diagnosis
+            assert head.projection is not None  # the recipe is refused without one
+            assert head.projection_weights is not None
+            holder.image_projection = projection = ImageProjection(
+                encoder.config.head_channels, head.projection_size, head.projection
+            )
+            part.fill(holder, head.projection_weights, ignore=CLIP_REST)
+            text = self.encoder
+            return AskModules(text, projection, self.tokenizer.to_str(), self.provenance)
+
+        return AskPart(encoder.name, encoder.features, read)
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         encodings = self.tokenizer.encode_batch(list(texts))

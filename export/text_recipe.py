@@ -16,7 +16,7 @@ from mammofm_lite._jsonread import Fields
 from mammofm_lite.errors import ExportError
 
 if TYPE_CHECKING:
-    from .recipe import DiagnosisRecipe, WeightSource
+    from .recipe import Recipe, WeightSource
 
 __all__ = ["Prompts", "TextRecipe", "check_text", "check_texts", "parse_prompts", "read_text"]
 
@@ -58,28 +58,31 @@ def read_text(
     )
 
 
-def check_text(text: TextRecipe | None, diagnosis: DiagnosisRecipe | None, fields: Fields) -> None:
+def check_text(recipe: Recipe, fields: Fields) -> None:
     """Refuse labels without a text encoder, and one that is no pair with the image projection.
 
     Embeddings can be compared only inside the space that one training made: the cosine of a
     picture and a text of two checkpoints is a number without meaning.
     """
-    asking = (
-        [label for label in diagnosis.labels if label.weights.source == "text"] if diagnosis else []
-    )
+    head, text = recipe.diagnosis, recipe.text
+    asking = [label for label in head.labels if label.weights.source == "text"] if head else []
     if text is None:
         if asking:
             raise fields.error(
                 f"{fields.where}: label {asking[0].name!r} needs a text encoder; add a [text] table"
             )
         return
-    projection = diagnosis.projection_weights if diagnosis else None
-    if projection is None:
+    if head is None or head.projection_weights is None:
         raise fields.error(f"{fields.where}: [text] needs a [heads.diagnosis.projection]")
-    if projection != text.weights:
+    if head.projection_weights != text.weights:
         raise fields.error(
             f"{fields.where}: 'weights' of [text] and of [heads.diagnosis.projection] must be the "
             "same: a text encoder fits the projection of its own checkpoint only"
+        )
+    if text.carry and "map" not in recipe.encoder(head.encoder).outputs:
+        raise fields.error(
+            f"{fields.where}: a text encoder that is carried needs output 'map' of encoder "
+            f"{head.encoder!r}"
         )
 
 

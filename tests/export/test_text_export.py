@@ -155,10 +155,12 @@ def save_clip(path: Path, model: Mapping[str, Tensor]) -> None:
 
 
 def recipe_of(name: str, folder: Path) -> str:
+    """ModernBERT's is also put into the bundle."""
     text = RECIPE.replace("FOLDER", str(folder))
-    return (
-        text.replace("[text]\n", "[text]\nfinal_norm = false\n") if name == "modernbert" else text
-    )
+    if name == "bert":
+        return text
+    text = text.replace('["pooled"]', '["pooled", "map"]')
+    return text.replace("[text]\n", "[text]\ncarry = true\nfinal_norm = false\n")
 
 
 Made = Callable[[str], Path]
@@ -235,6 +237,13 @@ def test_prompts_give_scores(
         answered = [scores[label].probabilities[prompt] for prompt in prompts]
         np.testing.assert_allclose(answered, expected, rtol=0, atol=TOLERANCE)
         assert expected.max() - expected.min() > 100 * TOLERANCE
+
+    if bundle.text is not None:
+        embedding = expected_embeddings(text_folders[name], PROMPTS)
+        for answer, text in zip(model.ask(study, PROMPTS).texts, embedding, strict=True):
+            cosine = float(image[0] @ text)
+            assert answer.views["L-CC"].similarity == pytest.approx(cosine, abs=TOLERANCE)
+    assert (bundle.text is None) == (name == "bert")
 
     provenance = description(bundle)["provenance"]["head diagnosis"]
     assert provenance["mass"] == {"source": "text", "prompts": list(PROMPTS)}
@@ -415,8 +424,11 @@ def test_a_text_encoder_that_nothing_needs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"\[text\] is used by nothing: give --prompt or a label"):
         with_prompts(recipe, {})
     assert with_prompts(recipe, {"mass": PROMPTS}).diagnosis.labels[-1].classes == PROMPTS
-    carrying = RECIPE.replace("max_length", "carry = true\nmax_length")
+    carrying = (RECIPE[:start] + RECIPE[end:]).replace("max_length", "carry = true\nmax_length")
     (tmp_path / "r.toml").write_text(carrying)
+    with pytest.raises(ExportError, match="is carried needs output 'map' of encoder 'clip'"):
+        load_recipe(tmp_path / "r.toml")
+    (tmp_path / "r.toml").write_text(carrying.replace('["pooled"]', '["pooled", "map"]'))
     assert with_prompts(load_recipe(tmp_path / "r.toml"), {}).text.carry
 
 

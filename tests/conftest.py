@@ -1,7 +1,11 @@
 """Fixtures shared by all tests: where the reference vectors and the real exam are, if present."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,3 +35,22 @@ def reference() -> Path:
 def real_exam() -> Path:
     """One real four-view exam; skips where it is absent."""
     return _folder(SHARED / "data" / "real-exam", "the real exam")
+
+
+@pytest.fixture(scope="session")
+def ask_bundles() -> ModuleType:
+    """``tests/ask_bundles.py``: makes small bundles that carry a text encoder."""
+    path = Path(__file__).parent / "ask_bundles.py"
+    spec = importlib.util.spec_from_file_location("ask_bundles", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ask_bundles"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def ask_bundle(ask_bundles: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """ModernBERT and a linear projection; not to be changed."""
+    return ask_bundles.make(tmp_path_factory.mktemp("ask") / "ask.mfm")

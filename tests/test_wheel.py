@@ -52,6 +52,7 @@ def test_what_is_inside(wheel: Path) -> None:
         names = set(archive.namelist())
     for name in (
         "mammofm_lite/py.typed",
+        "mammofm_lite/schema/ask-1.schema.json",
         "mammofm_lite/schema/result-1.schema.json",
         "mammofm_lite/bundles/demo.mfm/bundle.json",
         "mammofm_lite/export/recipes/full-synthetic.toml",

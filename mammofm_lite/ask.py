@@ -206,7 +206,8 @@ class Asker:
             There is none, or too many; or one is empty, too long, or holds what the text encoder
             cannot read. The text itself is not in the message.
         """
-        if isinstance(texts, str) or not 1 <= len(texts) <= _MOST_TEXTS:
+        several = not isinstance(texts, str) and all(isinstance(text, str) for text in texts)
+        if not several or not 1 <= len(texts) <= _MOST_TEXTS:
             raise UsageError(f"ask takes a list of 1 to {_MOST_TEXTS} texts")
         return tuple(
             _read_query(self.spec, self._tokenizer, number, text)

@@ -231,7 +231,7 @@ def test_texts_that_cannot_be_asked(model: Model, study: Path, text: str, messag
     assert "Musterfrau" not in str(caught.value)
 
 
-@pytest.mark.parametrize("texts", [[], ["mass"] * 33, "mass"])
+@pytest.mark.parametrize("texts", [[], ["mass"] * 33, "mass", ["mass", None]])
 def test_how_many_texts(model: Model, study: Path, texts: Any) -> None:
     with pytest.raises(UsageError, match="ask takes a list of 1 to 32 texts"):
         model.ask(study, texts)
@@ -351,6 +351,19 @@ def test_a_text_encoder_of_one_length(bundle: Path, study: Path) -> None:
         BundleError, match=r"input 'input_ids' is .*for any size; export the bundle"
     ):
         Model.load(bundle).ask(study, ["mass"])
+
+
+def test_a_text_encoder_that_fails_on_a_text(bundle: Path, study: Path) -> None:
+    """Its sizes are free, as they must be, but only texts of eight tokens pass."""
+    graph = fake_encoder([-1, -1], 24**-0.5)
+    (ids, mask), answer = graph.get_parameters(), graph.get_results()[0].input_value(0)
+    total = ops.reduce_sum(ops.add(ids, np.zeros((1, 8), np.int64)), np.array([1]), keep_dims=True)
+    failing = ops.add(answer, ops.multiply(ops.convert(total, "f32"), np.float32(0)))
+    failing.output(0).get_tensor().set_names({"embedding"})
+    put_graph(bundle, "text_encoder.xml", ov.Model([failing], [ids, mask]))
+    model = Model.load(bundle)
+    with pytest.raises(BundleError, match=r"text_encoder.xml: cannot be run on this text; export"):
+        model.ask(study, ["dense mass"])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -137,7 +137,7 @@ def test_the_peak_is_one_cell_to_the_pixel() -> None:
         border_px=5,
         row_runs=((100, 500),),
         column_runs=((40, 240),),
-        model_height=64,
+        model_height=96,  # cells of 24 x 16 prepared pixels
         model_width=32,
     )
     assert planted(0, 0, geometry) == (40.0, 100.0, 140.0, 200.0)
@@ -152,7 +152,7 @@ def test_the_peak_of_a_mirrored_view_with_a_seam() -> None:
         border_px=5,
         row_runs=((100, 200), (300, 600)),
         column_runs=((40, 240),),
-        model_height=64,
+        model_height=96,  # cells of 24 x 16 prepared pixels
         model_width=32,
         mirrored=True,
     )

@@ -25,6 +25,7 @@ from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
 from transformers.models.modernbert.configuration_modernbert import ModernBertConfig
 from transformers.models.modernbert.modeling_modernbert import ModernBertModel
+from transformers.utils import logging
 
 from mammofm_lite.errors import ExportError
 
@@ -37,6 +38,8 @@ TextArchitecture = Literal["bert", "modernbert"]
 
 _ATTENTION: Final = "mammofm_tiled"
 _RAISED: Final = (TypeError, ValueError, AttributeError, KeyError, RuntimeError, ArithmeticError)
+# Settings that would change the answer, and that transformers 5 or our attention ignores.
+_FIXED: Final = {"is_decoder": False, "position_embedding_type": "absolute"}
 _CONFIGS: Final[Mapping[str, type[PreTrainedConfig]]] = {
     "bert": BertConfig,
     "modernbert": ModernBertConfig,
@@ -89,6 +92,12 @@ class TextConfig:
             )
         if self.architecture == "bert" and not self.final_norm:
             raise ExportError("BERT has no final_norm to leave out")
+        for name, only in _FIXED.items():
+            if self.transformers.get(name, only) != only:
+                raise ExportError(
+                    f"the text encoder's config.json: {name!r} is "
+                    f"{self.transformers[name]!r}, which is not supported; only {only!r} is"
+                )
 
     @cached_property
     def model_config(self) -> Any:
@@ -132,6 +141,8 @@ def _key_mask(*, attention_mask: Tensor, **_options: Any) -> Tensor:
     return attention_mask
 
 
+# Tracing reads attributes that make transformers speak of training, which is not done here.
+logging.set_verbosity_error()
 AttentionInterface.register(_ATTENTION, _attend)
 AttentionMaskInterface.register(_ATTENTION, _key_mask)
 

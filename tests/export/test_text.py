@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mammofm_lite.errors import ExportError
-from mammofm_lite.export.attention import attention_extension
+from mammofm_lite.export.ask_part import text_encoder_graph
 from mammofm_lite.export.graphs import operation_census
 from mammofm_lite.export.models.text import TextConfig, TextEncoder
 from mammofm_lite.export.recipe import DiagnosisRecipe, WeightSource
@@ -166,7 +166,7 @@ def test_attention_converts_to_our_operation(
     config = config_of(text_folders[name])
     encoder = fill_module(TextEncoder(config), SEED)
     ids, mask = batch(config)
-    graph = ov.convert_model(encoder, example_input=(ids, mask), extension=attention_extension())
+    graph = text_encoder_graph(encoder)
     assert operation_census(graph)["TiledAttention"] == sum(windows.values())
     assert "ScaledDotProductAttention" not in operation_census(graph)
     found: dict[int, int] = {}
@@ -201,6 +201,8 @@ def changed_folder(folder: Path, target: Path, **values: Any) -> Path:
         ("bert", {"model_type": "gpt2"}, "'model_type' is 'gpt2', allowed: bert, modernbert"),
         ("bert", {"hidden_size": "wide"}, "config.json is not a bert configuration: "),
         ("bert", {"max_position_embeddings": 32}, "32 positions; 'max_length' cannot be 64"),
+        ("bert", {"is_decoder": True}, "'is_decoder' is True, which is not supported; only False"),
+        ("bert", {"position_embedding_type": "relative_key"}, "'relative_key', which is not supp"),
         ("bert", {"vocab_size": 20}, "the text encoder 20 tokens: they are not of one model"),
         ("modernbert", {"pad_token_id": 0}, "pad_token_id is 3, config.json says 0"),
         ("modernbert", {"num_attention_heads": 5}, "not a multiple of"),
@@ -212,6 +214,22 @@ def test_folders_that_do_not_fit(
     folder = changed_folder(text_folders[name], tmp_path / name, **values)
     with pytest.raises(ExportError, match=message):
         TextSource(*recipes(folder)).embed(["no mass"])
+
+
+def test_old_names_of_settings_are_read(text_folders: dict[str, Path], tmp_path: Path):
+    """As transformers 4.48 wrote them, and as ModernBERT's own folder has them (facts 4.6)."""
+    given = {"global_rope_theta": 81.0, "local_rope_theta": 16.0, "reference_compile": True}
+    folder = changed_folder(text_folders["modernbert"], tmp_path / "modernbert", **given)
+    config = config_of(folder)
+    rotary = TextEncoder(config).text_encoder.rotary_emb  # channels of a head: 16
+    assert float(rotary.full_attention_inv_freq[4]) == pytest.approx(1 / 9)
+    assert float(rotary.sliding_attention_inv_freq[4]) == pytest.approx(1 / 4)
+    local = [kind == "sliding_attention" for kind in config.model_config.layer_types]
+    assert local == [False, True, True, False]
+    usual = TextConfig("modernbert", {}, "eos", True, 256, "linear", 512).model_config
+    thetas = {name: rope["rope_theta"] for name, rope in usual.rope_parameters.items()}
+    assert thetas == {"full_attention": 160000, "sliding_attention": 10000}
+    assert (usual.sliding_window, usual.norm_eps, usual.norm_bias) == (64, 1e-5, False)
 
 
 def test_a_configuration_in_half_precision_is_run_in_float32(
@@ -281,6 +299,21 @@ def same_numbers(folder: Path, texts: list[str]) -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_numbers_are_transformers_own(text_folders: dict[str, Path], name: str):
     same_numbers(text_folders[name], TEXTS)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_numbers_are_the_same_from_a_saved_tokenizer(
+    text_folders: dict[str, Path], tmp_path: Path, name: str
+):
+    """What transformers writes today: tokenizer.json for both, and no vocab.txt."""
+    AutoTokenizer.from_pretrained(text_folders[name], local_files_only=True).save_pretrained(
+        tmp_path / "modernbert" if name == "modernbert" else tmp_path / "bert"
+    )
+    folder = next(tmp_path.iterdir())
+    shutil.copy(text_folders[name] / "config.json", folder)
+    assert (folder / "tokenizer.json").is_file()
+    assert not (folder / "vocab.txt").exists()
+    same_numbers(folder, TEXTS)
 
 
 @pytest.mark.parametrize("name", ["bert-cased", "modernbert"])

@@ -499,6 +499,7 @@ def _check_encoders(recipe: Recipe, fields: Fields) -> None:
     named = list(_named_encoders(recipe))
     if not named:
         raise fields.error(f"{fields.where}: no head")
+    _check_projection(recipe, fields)
     for head, entry in fields.object("heads").items():
         if "encoder" in entry and (head, entry.text("encoder")) not in named:
             raise entry.error(
@@ -512,7 +513,6 @@ def _check_encoders(recipe: Recipe, fields: Fields) -> None:
             raise fields.error(
                 f"{fields.where}: head {head!r} needs output {lacking[0]!r} of encoder {encoder!r}"
             )
-    _check_projection(recipe, fields)
     if unused := [name for name in known if name not in {encoder for _, encoder in named}]:
         raise fields.error(f"{fields.where}: no head runs on encoder {unused[0]!r}; delete it")
 

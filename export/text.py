@@ -25,7 +25,7 @@ from .ask_part import AskModules, AskPart
 from .models.clip import ImageProjection
 from .models.text import TextArchitecture, TextConfig, TextEncoder
 from .part import Part
-from .parts import CLIP_REST, EncoderPart
+from .parts import CLIP_BACKBONE, CLIP_REST, EncoderPart
 from .recipe import DiagnosisRecipe
 from .text_recipe import TextRecipe
 from .weights import load_into
@@ -212,6 +212,7 @@ class TextSource:
             head = self.diagnosis
             assert head.projection is not None  # the recipe is refused without one
             assert head.projection_weights is not None
+            self._check_pair(encoder)
             holder.image_projection = projection = ImageProjection(
                 encoder.config.head_channels, head.projection_size, head.projection
             )
@@ -220,6 +221,18 @@ class TextSource:
             return AskModules(text, projection, self.tokenizer.to_str(), self.provenance)
 
         return AskPart(encoder.name, encoder.features, read)
+
+    def _check_pair(self, encoder: EncoderPart) -> None:
+        """Refuse to compare texts with views of another encoder than they were trained with."""
+        source = self.diagnosis.projection_weights
+        assert source is not None
+        differing = encoder.own_backbone(source, CLIP_BACKBONE)
+        if differing and not self.diagnosis.shared_backbone:
+            raise ExportError(
+                f"[text]: its checkpoint holds another image encoder than {encoder.name!r} "
+                f"(tensors that differ: {len(differing)}, the first {differing[0]}). Declare an "
+                "encoder from this file and name it in [heads.diagnosis.projection]"
+            )
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         encodings = self.tokenizer.encode_batch(list(texts))

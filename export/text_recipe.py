@@ -72,17 +72,17 @@ def check_text(recipe: Recipe, fields: Fields) -> None:
                 f"{fields.where}: label {asking[0].name!r} needs a text encoder; add a [text] table"
             )
         return
-    if head is None or head.projection_weights is None:
+    on = head.projection_encoder if head else None
+    if head is None or on is None:
         raise fields.error(f"{fields.where}: [text] needs a [heads.diagnosis.projection]")
     if head.projection_weights != text.weights:
         raise fields.error(
             f"{fields.where}: 'weights' of [text] and of [heads.diagnosis.projection] must be the "
             "same: a text encoder fits the projection of its own checkpoint only"
         )
-    if text.carry and "map" not in recipe.encoder(head.encoder).outputs:
+    if text.carry and "map" not in recipe.encoder(on).outputs:
         raise fields.error(
-            f"{fields.where}: a text encoder that is carried needs output 'map' of encoder "
-            f"{head.encoder!r}"
+            f"{fields.where}: a text encoder that is carried needs output 'map' of encoder {on!r}"
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from tokenizers import models, pre_tokenizers, processors
 
 from mammofm_lite._openvino import OPENVINO_VERSION
-from mammofm_lite.bundle import file_record
+from mammofm_lite.bundle import SCHEMA_VERSION, file_record
 from mammofm_lite.export.ask_part import AskModules, AskPart
 from mammofm_lite.export.graphs import encoder_graph
 from mammofm_lite.export.models.clip import ImageProjection, ProjectionKind, normalised
@@ -147,7 +147,7 @@ def describe(folder: Path, text: dict[str, Any] | None, shapes: dict[str, list[i
     sizes = PreprocessingSpec(height=HEIGHT, width=WIDTH)
     description = {
         "format": "mammofm-bundle",
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "ask-test",
         "version": "0",
         "intended_use": "Tests only.",

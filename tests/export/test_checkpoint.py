@@ -1275,7 +1275,8 @@ def answered(
     write_phantom(folder, seed=1)
     study = read_study(folder)
     model = Model.load(of_members.path, threads=1)
-    return model, model.infer(study), model.prepare(study, StageReporter(None)).views
+    with model.prepare(study, StageReporter(None)) as prepared:
+        return model, model.infer(study), dict(prepared.views)
 
 
 def torch_features(seed: int, picture: np.ndarray, size: int | None = None) -> Features:

@@ -228,8 +228,8 @@ def test_prompts_give_scores(
     ]
 
     model = Model.load(bundle.path, threads=1)
-    prepared = model.prepare(study, StageReporter(None))
-    image = image_embedding(prepared.views["L-CC"].image)
+    with model.prepare(study, StageReporter(None)) as prepared:
+        image = image_embedding(prepared.views["L-CC"].image)
     scores = {s.label: s for s in model.infer(study).diagnosis.views["L-CC"]}
     for label, _, prompts in (found[0], *found[2:]):
         text = expected_embeddings(text_folders[name], prompts)

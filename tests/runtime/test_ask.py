@@ -59,7 +59,8 @@ def test_similarity_and_map_are_torchs(ask_bundle: Any, mlp: Any, study: Path, k
     model = Model.load(bundle.path)
     result = model.ask(study, TEXTS)
     assert result.agreement_kind == kind
-    pictures = model.prepare(study, StageReporter(None)).views
+    with model.prepare(study, StageReporter(None)) as prepared:
+        pictures = dict(prepared.views)
     for answer in result.texts:
         assert list(answer.views) == list(STANDARD_VIEWS)
         for view, found in answer.views.items():

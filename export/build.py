@@ -5,10 +5,6 @@ against torch on a real-sized input, write. Everything is written to a temporary
 output, which is renamed at the end: a bundle is there whole or not at all.
 """
 
-import json
-import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +12,7 @@ from typing import Any, Final
 
 from mammofm_lite import __version__
 from mammofm_lite._openvino import OPENVINO_VERSION
-from mammofm_lite.bundle import DESCRIPTION, FORMAT, SCHEMA_VERSION, Bundle, file_record
+from mammofm_lite.bundle import FORMAT, SCHEMA_VERSION, Bundle
 from mammofm_lite.errors import ExportError
 from mammofm_lite.views import HEADS
 
@@ -25,6 +21,7 @@ from .parts import EncoderPart, head_parts
 from .recipe import Recipe, load_recipe
 from .text_prompts import with_prompts
 from .text_recipe import Prompts
+from .writing import file_records, whole_bundle, write_description
 
 __all__ = ["export_bundle"]
 
@@ -64,18 +61,8 @@ def export_bundle(
             f"{recipe.notice} Read it in full; if it allows what you do, export again with "
             "--acknowledge-licence"
         )
-    if output.exists() and not force:
-        raise ExportError(f"{output} exists; give --force to replace it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if force:
-        _remove_unfinished(output)
-    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    try:
+    with whole_bundle(output, force=force) as scratch:
         _write(recipe, scratch, say)
-        Bundle.open(scratch)
-        _replace(scratch, output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Bundle.open(output)
 
 
@@ -91,8 +78,7 @@ def _write(recipe: Recipe, folder: Path, say: Tell) -> None:
     say(f"[5/{PHASES}] description and model card")
     (folder / "MODEL_CARD.md").write_text(_model_card(recipe), encoding="utf-8")
     description = _description(recipe, parts, folder)
-    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    write_description(folder, description)
 
 
 def _text_source(recipe: Recipe) -> Any:
@@ -134,30 +120,9 @@ def _worst(part: Part) -> str:
     return text
 
 
-def _remove_unfinished(output: Path) -> None:
-    """What exports to this output left behind when they were killed."""
-    unfinished = re.compile(re.escape(f".{output.name}-") + "([a-z0-9_]{8}|old)")
-    for path in output.parent.iterdir():
-        if unfinished.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _replace(scratch: Path, output: Path) -> None:
-    scratch.chmod(0o755)
-    if output.exists():
-        old = output.with_name(f".{output.name}-old")
-        shutil.rmtree(old, ignore_errors=True)
-        output.rename(old)
-        scratch.rename(output)
-        shutil.rmtree(old)
-    else:
-        scratch.rename(output)
-
-
 def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, Any]:
     encoders = {part.name: part.entry for part in parts if part.kind == "encoder"}
     carried = {part.name: part.entry for part in parts if part.kind == "text"}
-    names = sorted(path.name for path in folder.iterdir())
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -179,7 +144,7 @@ def _description(recipe: Recipe, parts: list[Part], folder: Path) -> dict[str, A
             }
             for part in parts
         },
-        "files": {name: asdict(file_record(folder / name)) for name in names},
+        "files": file_records(folder),
     }
 
 

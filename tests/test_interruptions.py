@@ -132,7 +132,7 @@ def test_an_interrupted_export_leaves_no_bundle(
     tmp_path: Path, number: signal.Signals, lines: int, pause_s: float
 ) -> None:
     pytest.importorskip("torch")
-    from mammofm_lite.export.build import _remove_unfinished
+    from mammofm_lite.export.writing import remove_unfinished
 
     target = tmp_path / "x.mfm"
     status, said = interrupted(number, lines, pause_s, "export", EXPORT, "-o", target)
@@ -144,7 +144,7 @@ def test_an_interrupted_export_leaves_no_bundle(
         assert status == -signal.SIGKILL
         assert [path.name[:7] for path in tmp_path.iterdir()] == [".x.mfm-"]
         (tmp_path / ".x.mfm-of-mine").mkdir()
-        _remove_unfinished(target)  # what --force does first
+        remove_unfinished(target)  # what --force does first
         (tmp_path / ".x.mfm-of-mine").rmdir()
     assert list(tmp_path.iterdir()) == []
 

@@ -274,6 +274,73 @@ def export(
     click.echo(f"wrote {output}")
 
 
+@cli.command(short_help="Make the INT8 twin of a bundle.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Folder of DICOM studies, any depth."
+)
+@click.option("--held-out", type=click.Path(path_type=Path), help="Studies to judge the result on.")
+@click.option(
+    "--phantoms",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    help="Calibrate (also) on so many synthetic studies.",
+)
+@click.option(
+    "--gates",
+    "gates_file",
+    type=click.Path(path_type=Path),
+    help="TOML with limits of drift (default: see the README).",
+)
+@click.option("--bias-correction", type=click.Choice(["fast", "full"]), default="fast")
+@click.option(
+    "--rounds",
+    type=click.IntRange(0, 100),
+    default=4,
+    show_default=True,
+    help="How often precision may be given back.",
+)
+@click.option("--accept-drift", is_flag=True, help="Write even where the answers drift too far.")
+@THREADS
+@click.option("--force", is_flag=True, help="Replace a bundle that is already there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def quantize(
+    bundle: Path,
+    output: Path,
+    calibration: Path | None,
+    held_out: Path | None,
+    phantoms: int,
+    gates_file: Path | None,
+    bias_correction: Any,
+    rounds: int,
+    accept_drift: bool,
+    threads: int | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Quantize BUNDLE (float) to 8 bits, judge it on studies held out, and write OUTPUT."""
+    try:
+        from .quant.build import QuantizeOptions, quantize_bundle
+        from .quant.gates import Gates
+        from .quant.studies import StudyChoice
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"quantize needs {error.name}; install it with: pip install 'mammofm-lite[export]'"
+        ) from error
+    options = QuantizeOptions(
+        StudyChoice(calibration, held_out, phantoms),
+        Gates.read(gates_file) if gates_file else Gates(),
+        bias_correction,
+        rounds,
+        accept_drift,
+        force,
+        threads,
+    )
+    quantize_bundle(bundle, output, options, tell=None if quiet else _tell)
+    click.echo(f"wrote {output}")
+
+
 def _tell(line: str) -> None:
     click.echo(line, err=True)
 

@@ -181,6 +181,7 @@ class _Work:
                 failures = self.options.gates.of_outputs(file, graph.drifts)
                 if not failures or not self._give_back(file, number, failures):
                     break
+            self._refuse_or_accept(self.options.gates.of_outputs(file, graph.drifts))
         self._save(file, graph.model)
 
     def _make(self, file: str) -> None:

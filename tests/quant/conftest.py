@@ -1,10 +1,13 @@
 """A bundle small enough to quantize in a test, and studies to do it with."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mammofm_lite.export.build import export_bundle
+from mammofm_lite.export.models.efficientnet import CONFIGS, EfficientNetConfig
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 from mammofm_lite.quant import cost
 
@@ -14,7 +17,8 @@ SMALL = PhantomOptions(rows=574, columns=479, pixel_spacing_mm=0.4)
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration bundle's four heads on pictures of 192 x 128."""
+    """The demonstration bundle's four heads on pictures of 192 x 128, on an encoder of ten blocks:
+    half as wide as B0, half as deep."""
     folder = tmp_path_factory.mktemp("tiny")
     recipe = (ROOT / "export" / "recipes" / "demo.toml").read_text()
     for old, new in (
@@ -25,8 +29,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert old in recipe
         recipe = recipe.replace(old, new)
     (folder / "tiny.toml").write_text(recipe)
-    export_bundle(folder / "tiny.toml", folder / "tiny.mfm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONFIGS, "b0", EfficientNetConfig("b0", 0.5, 0.5, 224))
+        export_bundle(folder / "tiny.toml", folder / "tiny.mfm")
     return folder / "tiny.mfm"
+
+
+@pytest.fixture(scope="session")
+def boxless(tiny: Path) -> Path:
+    """The tiny bundle without its detector, which takes the longest to quantize."""
+    folder = tiny.with_name("boxless.mfm")
+    shutil.copytree(tiny, folder)
+    description = json.loads((folder / "bundle.json").read_text())
+    del description["heads"]["localization"]
+    for name in ("head_localization.xml", "head_localization.bin"):
+        del description["files"][name]
+        (folder / name).unlink()
+    (folder / "bundle.json").write_text(json.dumps(description))
+    return folder
 
 
 @pytest.fixture(scope="session")

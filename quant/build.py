@@ -7,7 +7,7 @@ needed until every gate is passed or the rounds are used up.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -165,7 +165,7 @@ class _Work:
 
     # ---- graphs
 
-    def _quantize(self, file: str, calibration: list[Run] | Any, held_out: list[Run] | Any) -> None:
+    def _quantize(self, file: str, calibration: Sequence[Run], held_out: Sequence[Run]) -> None:
         """Quantize one graph; an encoder is held against the gates of its outputs at once."""
         graph = QuantizedGraph(
             self.bundle.path / file,
@@ -325,7 +325,7 @@ class _Work:
                 entry["outputs"] = [drift.to_json() for drift in graph.drifts]
         return entry
 
-    def _cost(self, lab: Lab, held_out: Mapping[str, Any]) -> dict[str, Any]:
+    def _cost(self, lab: Lab, held_out: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         source, made = self.bundle.path, self.folder
         self._describe()
         quantized = Lab(Bundle.open(made), self.threads)

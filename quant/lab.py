@@ -1,6 +1,7 @@
 """The engine with ears: what its graphs are fed and give, for calibration and comparison."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +35,16 @@ class Lab(Model):
         self._store = _Listening(bundle, threads)
         self._graphs = self._store
 
-    def prepare(self, study: Any, reporter: StageReporter) -> Any:
+    @contextmanager
+    def prepare(
+        self, study: Any, reporter: StageReporter, take_pixels: Any = None
+    ) -> Iterator[Any]:
         """Cases come prepared; see `studies`."""
-        return study.prepared if isinstance(study, Case) else super().prepare(study, reporter)
+        if isinstance(study, Case):
+            yield study.prepared
+            return
+        with super().prepare(study, reporter, take_pixels) as prepared:
+            yield prepared
 
     def answers(self, cases: Iterable[Case]) -> list[StudyResult]:
         """The answers of all heads."""

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,7 +27,7 @@ Tell = Callable[[str], None]
 class Preparer(Protocol):
     """What reads, decodes and prepares: the runtime's `Model`."""
 
-    def prepare(self, study: Any, reporter: StageReporter) -> Any: ...
+    def prepare(self, study: Any, reporter: StageReporter) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,7 @@ class _Reader:
             try:
                 if isinstance(found.study, StudyError):
                     raise found.study
-                prepared = self._preparer.prepare(found.study, StageReporter(None))
-                cases.append(Case(prepared, _truth(found.place)))
+                cases.append(Case(self._prepared(found.study), _truth(found.place)))
             except StudyError as error:
                 self.skipped += 1
                 self._tell(f"        {what} study {number} skipped: {error}")
@@ -180,9 +180,13 @@ class _Reader:
         for seed in range(first, first + count):
             with tempfile.TemporaryDirectory() as scratch:
                 truth = write_phantom(Path(scratch), seed=seed)
-                prepared = self._preparer.prepare(Path(scratch), StageReporter(None))
-            cases.append(Case(prepared, truth))
+                cases.append(Case(self._prepared(Path(scratch)), truth))
         return cases
+
+    def _prepared(self, study: Study | Path) -> Any:
+        """All views are done when the block is left."""
+        with self._preparer.prepare(study, StageReporter(None)) as prepared:
+            return prepared
 
 
 def _truth(place: Path) -> PhantomTruth | None:

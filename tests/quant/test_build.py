@@ -272,3 +272,18 @@ def test_features_stay_close(made: tuple[Path, list[str]], tiny: Path, studies: 
             ours, theirs = one.probabilities.values(), other.probabilities.values()
             changes.append(np.abs(np.subtract(list(ours), list(theirs))).max())
     assert 0 < max(changes) < 0.1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_head_without_graphs_to_give_back_takes_from_its_encoder(
+    boxless: Path, options: QuantizeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Diagnosis is float already: when its answers drift, the encoder's layers are what is left."""
+    monkeypatch.setattr(control, "_RUNS", 2)
+    monkeypatch.setattr(control, "_RANKING_VIEWS", 1)
+    strict = replace(options, gates=replace(OPEN, probability=0.0), rounds=1, accept_drift=True)
+    quantize_bundle(boxless, tmp_path / "x.mfm", strict)
+    report = json.loads((tmp_path / "x.mfm" / "quantization.json").read_text())
+    assert report["graphs"]["encoder_view.xml"]["given_back"]
+    assert {failure["where"] for failure in report["failures"]} == {"diagnosis"}
+    assert report["graphs"]["head_report_fusion.xml"] == {"treatment": "compress"}

@@ -7,12 +7,15 @@ scores on them says how it would do on women.
 
 from ._options import PhantomOptions
 from ._render import render_phantom
-from ._truth import PhantomLesion, PhantomTruth
+from ._syntax import TRANSFER_SYNTAXES
+from ._truth import PhantomLesion, PhantomPrecursor, PhantomTruth
 from ._write import write_phantom
 
 __all__ = [
+    "TRANSFER_SYNTAXES",
     "PhantomLesion",
     "PhantomOptions",
+    "PhantomPrecursor",
     "PhantomTruth",
     "render_phantom",
     "write_phantom",

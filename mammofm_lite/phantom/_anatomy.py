@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..views import ViewName, projection
+from ..views import Laterality, ViewName, laterality, projection
 from ._grid import Floats, Grid, as_floats
 from ._options import PhantomOptions
 from ._random import stream
@@ -29,6 +29,8 @@ _FIELD_WIDTH_MM: Final = 191.4
 # Shares of the compositions a to d among screened women, roughly.
 _DENSITIES: Final[tuple[Density, ...]] = ("a", "b", "c", "d")
 _DENSITY_SHARES: Final = (0.1, 0.4, 0.4, 0.1)
+# Of the beta distribution of the asymmetry: mean 0.3, most women less.
+_ASYMMETRY_SHAPE: Final = (1.1, 2.6)
 _CONTOUR_POINTS: Final = 320
 _SQRT_HALF: Final = 0.5**0.5
 
@@ -53,12 +55,30 @@ class Body:
         From the chest wall, where the image begins, to the nipple.
     half_width_mm
         Half the width of the compressed breast at the chest wall.
+    fit
+        1, or less where the field is smaller than the default and all is shrunk to fit it.
+    thickness_mm
+        Of the compressed breast.
+    asymmetry
+        0 to 1, the strength of `extra`.
     """
 
     scale: float
     depth_mm: float
     half_width_mm: float
     density: Density
+    fit: float
+    thickness_mm: float
+    asymmetry: float
+    extra: tuple["ExtraGland", ...]
+
+
+class ExtraGland(NamedTuple):
+    """Gland of one breast that the other has not, in a ball around `place`."""
+
+    side: Laterality
+    place: Place
+    radius_mm: float
 
 
 class Pectoral(NamedTuple):
@@ -103,6 +123,17 @@ class ViewAnatomy:
             y + across * self.body.half_width_mm,
         )
 
+    def extra_gland(self, grid: Grid) -> Floats:
+        """Gland that the other breast has not: float32 [grid.rows, grid.columns], 0 to about 1."""
+        total = np.zeros((grid.rows, grid.columns), np.float32)
+        for extra in self.body.extra:
+            if extra.side == laterality(self.view):
+                x, y = self.project(extra.place)
+                width = np.float32(0.7 / extra.radius_mm**2)
+                down = np.exp(-width * (grid.y_mm - np.float32(y)) ** 2)
+                total += down * np.exp(-width * (grid.x_mm - np.float32(x)) ** 2)
+        return as_floats(np.float32(self.body.asymmetry) * np.minimum(total, 1))
+
     def depth_in_skin(self, grid: Grid) -> Floats:
         """Distance to the skin line, positive inside: float32 [grid.rows, grid.columns], mm."""
         # The distance is smooth: found at few points, interpolated between them.
@@ -123,12 +154,27 @@ def draw_body(seed: int, options: PhantomOptions) -> Body:
     random = stream(seed, "body")
     fit = min(1.0, options.height_mm / _FIELD_HEIGHT_MM, options.width_mm / _FIELD_WIDTH_MM)
     size = random.uniform(0.78, 1.22)
+    own = stream(seed, "asymmetry")
     return Body(
         scale=fit * size,
         depth_mm=fit * size * random.uniform(84, 96),
         half_width_mm=fit * size * random.uniform(72, 84),
         density=_DENSITIES[int(random.choice(len(_DENSITIES), p=_DENSITY_SHARES))],
+        fit=fit,
+        thickness_mm=float(np.clip(random.normal(52, 9) * size**0.7, 25, 90)),
+        asymmetry=round(float(own.beta(*_ASYMMETRY_SHAPE)), 4),
+        extra=_draw_extra(own, fit * size),
     )
+
+
+def _draw_extra(random: np.random.Generator, scale: float) -> tuple[ExtraGland, ...]:
+    """Two or three places of one breast, of 12 to 20 mm radius."""
+    side: Laterality = "L" if random.random() < 0.5 else "R"
+    places = (
+        Place(random.uniform(0.35, 0.7), random.normal(-0.15, 0.3), random.normal(-0.1, 0.3))
+        for _ in range(int(random.integers(2, 4)))
+    )
+    return tuple(ExtraGland(side, place, scale * random.uniform(12, 20)) for place in places)
 
 
 def draw_view(seed: int, body: Body, view: ViewName, options: PhantomOptions) -> ViewAnatomy:

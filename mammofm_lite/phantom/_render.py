@@ -1,6 +1,6 @@
 """From a seed to the pixels of four views and what is known of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -10,11 +10,16 @@ import numpy.typing as npt
 from ..views import STANDARD_VIEWS, ViewName, laterality, projection
 from ..writers._font import text_mask
 from ._anatomy import ViewAnatomy, draw_body, draw_view
+from ._draw import signal
+from ._exposure import Exposure
 from ._grid import Floats, Grid
-from ._lesions import Signal, described, plan_lesions, signal
+from ._hazard import Hazard
+from ._look import LOOKS, Look
 from ._options import PhantomOptions
+from ._plan import Plan, Planted, described, plan, precursor_described
 from ._random import check_seed, stream
-from ._texture import Noise
+from ._signal import Signal
+from ._texture import Noise, band_law, bulk_law, step_for, tissue_law
 from ._tissue import Fields, tissue
 from ._truth import Box, PhantomTruth
 
@@ -22,11 +27,10 @@ __all__ = ["render_phantom"]
 
 Pixels = npt.NDArray[np.uint16]
 
-# Tissue is no sharper than this; finer pixels are interpolated.
-_FINEST_MM: Final = 0.2
 _MARGIN_MM: Final = 8.0
-_WEB_MM: Final = 9.0
-_FIBRE_MM: Final = 1.6
+_BULK_STEP_MM: Final = 1.2
+_WEB_STEP_MM: Final = 0.6
+_FRAME_MM: Final = 5.0
 _LETTER_MM: Final = 6.0
 _MARKER_BRIGHTNESS: Final = 0.92
 
@@ -47,8 +51,7 @@ class _Detector:
         width = min(widest + _MARGIN_MM, options.width_mm)
         spacing = options.pixel_spacing_mm
         pixels = Grid(options.rows, min(int(np.ceil(width / spacing)), options.columns), spacing)
-        step = spacing * max(1, round(_FINEST_MM / spacing))
-        coarse = Grid.covering(options.height_mm, pixels.columns * spacing, step)
+        coarse = Grid.covering(options.height_mm, pixels.columns * spacing, step_for(spacing))
         return cls(pixels, coarse)
 
 
@@ -59,6 +62,8 @@ def render_phantom(
 
     The same seed, options and version give the same pixels on one numpy version and kind of CPU.
     Elsewhere numpy rounds some float32 functions differently, and a few pixels in 100,000 differ.
+
+    A coarser `pixel_spacing_mm` shows the same woman as a finer one averaged down.
 
     Parameters
     ----------
@@ -85,81 +90,165 @@ def render_phantom(
     body = draw_body(seed, options)
     anatomies = {view: draw_view(seed, body, view, options) for view in STANDARD_VIEWS}
     detector = _Detector.for_views(anatomies, options)
-    lesions = plan_lesions(seed, body, anatomies, options.lesions)
-    signals: dict[ViewName, list[Signal]] = {view: [] for view in STANDARD_VIEWS}
-    known = []
-    for lesion in lesions:
-        boxes: dict[ViewName, Box] = {}
-        for view in STANDARD_VIEWS:
-            if laterality(view) == lesion.laterality:
-                drawn = signal(seed, lesion, anatomies[view], detector.pixels)
-                signals[view].append(drawn)
-                boxes[view] = _in_image(drawn.box, view, options)
-        known.append(described(lesion, body, boxes))
-    images = {
-        view: _image(seed, anatomy, detector, signals[view], options)
+    planned = plan(seed, body, anatomies, options)
+    views = {
+        view: _view(seed, anatomy, detector, planned, options)
         for view, anatomy in anatomies.items()
     }
-    recall = any(lesion.malignant for lesion in lesions)
-    return PhantomTruth(seed, body.density, tuple(known), recall), images
+    boxes = _Known(views)
+    malignant = any(lesion.malignant for lesion in planned.lesions)
+    hazard = Hazard.of(body.density, body.asymmetry, planned.strength, malignant)
+    truth = PhantomTruth(
+        seed=seed,
+        density=body.density,
+        lesions=tuple(
+            described(lesion, body, boxes.box(lesion), boxes.ratio(lesion))
+            for lesion in planned.lesions
+        ),
+        asymmetry=body.asymmetry,
+        precursor=planned.precursor
+        and precursor_described(planned.precursor, planned.strength, boxes.box(planned.precursor)),
+        malignant=malignant,
+        recall=any(lesion.suspicious for lesion in planned.lesions),
+        years_to_cancer=hazard.draw(stream(seed, "years")),
+        risk_by_year=hazard.risk_by_year(),
+    )
+    return truth, {view: rendered.pixels for view, rendered in views.items()}
 
 
-def _image(
-    seed: int,
-    anatomy: ViewAnatomy,
-    detector: _Detector,
-    signals: list[Signal],
-    options: PhantomOptions,
-) -> Pixels:
-    """One view as stored: uint16 [rows, columns]."""
+@dataclass(frozen=True)
+class _View:
+    """A rendered view; boxes and contrast-to-noise ratios by the name of the lesion."""
+
+    pixels: Pixels
+    boxes: Mapping[str, Box]
+    ratios: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the views tell of a lesion."""
+
+    views: Mapping[ViewName, _View]
+
+    def box(self, planted: Planted) -> dict[ViewName, Box]:
+        return {
+            name: view.boxes[planted.name]
+            for name, view in self.views.items()
+            if laterality(name) == planted.laterality
+        }
+
+    def ratio(self, planted: Planted) -> dict[ViewName, float]:
+        return {
+            name: view.ratios[planted.name]
+            for name, view in self.views.items()
+            if laterality(name) == planted.laterality
+        }
+
+
+def _view(
+    seed: int, anatomy: ViewAnatomy, detector: _Detector, planned: Plan, options: PhantomOptions
+) -> _View:
+    """One view with what is planted in it."""
+    look, view, grid = LOOKS[options.shift], anatomy.view, detector.pixels
+    bright = _healthy(seed, anatomy, detector, look)
+    exposure = Exposure.of(look, anatomy.body, grid.step_mm)
+    noise = exposure.draw(bright.shape, stream(seed, "noise", view))
+    everything = [*planned.lesions, *([planned.precursor] if planned.precursor else [])]
+    here = [planted for planted in everything if planted.laterality == laterality(view)]
+    signals = {
+        planted.name: signal(seed, planted, anatomy, grid, bright, look) for planted in here
+    }
+    stored = _Stored(exposure, look, bright, noise, options.white, grid)
+    ratios = {name: stored.contrast_to_noise(drawn) for name, drawn in signals.items()}
+    return _View(
+        pixels=_image(stored.levels(list(signals.values())), view, options),
+        boxes={name: _in_image(drawn.box, view, options) for name, drawn in signals.items()},
+        ratios=ratios,
+    )
+
+
+def _healthy(seed: int, anatomy: ViewAnatomy, detector: _Detector, look: Look) -> Floats:
+    """Brightness of a view before lesions and noise: float32 [pixels.rows, pixels.columns]."""
+    fields = _fields(seed, anatomy, detector.tissue, look)
+    strands = stream(seed, "strands", anatomy.view)
+    smooth = tissue(anatomy, fields, detector.tissue, strands, look.edge_share)
+    smooth = Exposure.of(look, anatomy.body, detector.tissue.step_mm).veiled(smooth)
+    return detector.pixels.sample(smooth, detector.tissue)
+
+
+def _fields(seed: int, anatomy: ViewAnatomy, grid: Grid, look: Look) -> Fields:
+    """The random fields of a view, alike for both sides but for her asymmetry."""
     view = anatomy.view
-    fields = _fields(seed, view, detector.tissue)
-    smooth = tissue(anatomy, fields, detector.tissue, stream(seed, "strands", view))
-    bright = detector.pixels.sample(smooth, detector.tissue)
-    breast = bright > 0
-    for lesion in signals:
-        lesion.add_to(bright)
-    _add_exposure_noise(bright, stream(seed, "noise", view))
-    levels = _levels(bright, breast, options.white)
+    shared, own = stream(seed, "texture", projection(view)), stream(seed, "texture", view)
+    noise, coarse = Noise(grid.step_mm), Noise(max(grid.step_mm, _BULK_STEP_MM))
+    medium = Noise(max(grid.step_mm, _WEB_STEP_MM))
+    share = 1 - 0.5 * anatomy.body.asymmetry
+    white = noise.alike(noise.draw(shared), noise.draw(own), share)
+    bulk = coarse.field(coarse.cut(white), bulk_law(look.exponent, look.smooth_mm))
+    whole = Grid.covering(grid.rows * grid.step_mm, grid.columns * grid.step_mm, coarse.step_mm)
+    web, fibre = stream(seed, "web", view), stream(seed, "fibre", view)
+    return Fields(
+        cloud=noise.crop(noise.field(white, tissue_law(look.exponent)), grid),
+        bulk=grid.sample(coarse.crop(bulk, whole), whole),
+        web=medium.field(medium.draw(web), band_law(look.web_mm, 1.8)),
+        web_step_mm=medium.step_mm,
+        fibre=noise.field(noise.draw(fibre), band_law(look.fibre_mm, 3.0)),
+    )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """From brightness to stored values, with and without lesions."""
+
+    exposure: Exposure
+    look: Look
+    bright: Floats
+    noise: Floats
+    white: int
+    grid: Grid
+
+    def levels(self, signals: Sequence[Signal]) -> Pixels:
+        """The view as stored for MONOCHROME2, before it is mirrored; air is exactly 0."""
+        bright = self.bright.copy()
+        for drawn in signals:
+            drawn.add_to(bright)
+        breast = self.bright > 0
+        return cast(Pixels, (self._level(bright, self.noise) * breast).astype(np.uint16))
+
+    def _level(self, bright: Floats, noise: Floats) -> Floats:
+        toned = self.look.tone(bright + self.exposure.scaled(noise, bright))
+        return np.clip(np.rint(toned * np.float32(self.white)), 1, self.white)
+
+    def contrast_to_noise(self, drawn: Signal) -> float:
+        """As `PhantomLesion` states it."""
+        x1, y1, x2, y2 = drawn.box
+        reach = int(np.ceil(_FRAME_MM / self.grid.step_mm))
+        top, left = max(y1 - reach, 0), max(x1 - reach, 0)
+        part = slice(top, y2 + reach), slice(left, x2 + reach)
+        before = self._level(self.bright[part], self.noise[part])
+        around = self.bright[part] > 0
+        box = slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)
+        inside = self.bright[y1:y2, x1:x2]
+        after = self._level(inside + drawn.patch, self.noise[y1:y2, x1:x2])
+        change = np.abs(after - before[box]) * (inside > 0)
+        around[box] = False
+        most = change > 0.5 * change.max()
+        background = before[around]
+        if not most.any() or background.size < 2:
+            return 0.0
+        spread = max(float(np.std(background, dtype=np.float64)), 1e-6)
+        return round(float(change[most].mean(dtype=np.float64)) / spread, 3)
+
+
+def _image(levels: Pixels, view: ViewName, options: PhantomOptions) -> Pixels:
+    """A view as stored: uint16 [rows, columns]."""
     image = np.zeros((options.rows, options.columns), np.uint16)
     image[:, : levels.shape[1]] = levels
     if laterality(view) == "R":
         image = np.ascontiguousarray(image[:, ::-1])
     _draw_marker(image, view, options)
     return options.white - image if options.photometric_interpretation == "MONOCHROME1" else image
-
-
-def _fields(seed: int, view: ViewName, grid: Grid) -> Fields:
-    """The random fields of a view, alike for both sides."""
-    noise = Noise(grid)
-    shared, own = stream(seed, "texture", projection(view)), stream(seed, "texture", view)
-    white = noise.alike(noise.draw(shared), noise.draw(own))
-    return Fields(
-        cloud=noise.tissue(white),
-        bulk=noise.bulk(white),
-        web=noise.band(noise.draw(own), _WEB_MM, stretch=1.8),
-        fibre=noise.band(noise.draw(own), _FIBRE_MM, stretch=3.0),
-    )
-
-
-def _add_exposure_noise(bright: Floats, random: np.random.Generator) -> None:
-    """Quantum noise, in place: more where fewer photons arrived, slightly blurred by the detector.
-
-    Every pixel's noise depends on that pixel's brightness alone.
-    """
-    white = random.standard_normal(bright.shape, dtype=np.float32)
-    white[:, 1:] += np.float32(0.4) * white[:, :-1].copy()
-    white *= np.float32(0.003) + np.float32(0.009) * bright
-    bright += white
-
-
-def _levels(bright: Floats, breast: npt.NDArray[np.bool_], white: int) -> Pixels:
-    """Stored values: a shoulder keeps the brightest tissue below white; air is exactly 0."""
-    knee = np.float32(0.7)
-    over = np.maximum(bright - knee, 0)
-    toned = np.minimum(bright, knee) + over / (1 + over / (np.float32(0.98) - knee))
-    levels = np.clip(np.rint(toned * np.float32(white)), 1, white) * breast
-    return cast(Pixels, levels.astype(np.uint16))
 
 
 def _draw_marker(image: Pixels, view: ViewName, options: PhantomOptions) -> None:

@@ -34,6 +34,8 @@ _COMPOSITIONS: Final[dict[Density, _Composition]] = {
     "d": _Composition(extent=1.04, threshold=-0.45, brightness=0.33),
 }
 _FAT: Final = 0.17
+# By how much extra gland lifts the level: from the middle of fat into gland.
+_EXTRA: Final = 1.5
 # Lines that run towards the nipple: 1 mm of noise spans 1 / _FAN_MM radians of direction.
 _FAN_MM: Final = 60.0
 _FOCUS_MM: Final = 12.0
@@ -44,17 +46,31 @@ class Fields:
     """Random fields of one view, each float32 of mean 0 and variance 1.
 
     `cloud` is power-law noise and `bulk` its coarse part, both [grid.rows, grid.columns]. `web`
-    and `fibre` have structures of about 9 and 2 mm; they are periodic, and no smaller.
+    and `fibre` have structures of about 9 and 2 mm; they are periodic, of their own size, and `web` of
+    its own step.
     """
 
     cloud: Floats
     bulk: Floats
     web: Floats
+    web_step_mm: float
     fibre: Floats
 
 
-def tissue(anatomy: ViewAnatomy, fields: Fields, grid: Grid, random: np.random.Generator) -> Floats:
-    """Brightness of the breast: float32 [grid.rows, grid.columns], 0 in air."""
+def tissue(
+    anatomy: ViewAnatomy,
+    fields: Fields,
+    grid: Grid,
+    random: np.random.Generator,
+    edge_share: float,
+) -> Floats:
+    """Brightness of the breast: float32 [grid.rows, grid.columns], 0 in air.
+
+    Parameters
+    ----------
+    edge_share
+        Brightness that is left at the skin.
+    """
     depth = anatomy.depth_in_skin(grid)
     fields = _converging(fields, anatomy, grid)
     gland = _gland(anatomy, fields, grid, depth)
@@ -63,7 +79,7 @@ def tissue(anatomy: ViewAnatomy, fields: Fields, grid: Grid, random: np.random.G
     image += draw_strands(anatomy, grid, random)
     if anatomy.pectoral is not None:
         image = _with_pectoral(image, anatomy.pectoral, fields, grid)
-    image *= _thickness(depth, anatomy.body.scale)
+    image *= _thickness(depth, anatomy.body.scale, edge_share)
     image += _skin(depth)
     image *= np.clip(depth / np.float32(max(0.35, grid.step_mm)) + 0.5, 0, 1)
     return as_floats(np.maximum(image, 0))
@@ -72,16 +88,24 @@ def tissue(anatomy: ViewAnatomy, fields: Fields, grid: Grid, random: np.random.G
 def _converging(fields: Fields, anatomy: ViewAnatomy, grid: Grid) -> Fields:
     """`web` and `fibre` bent so that their lines run towards the nipple, on the grid."""
     x, y = anatomy.nipple_mm
-    step = np.float32(1 / grid.step_mm)
     # A little in front of the nipple, so that nothing is squeezed to a point.
     forward = np.float32(x + _FOCUS_MM * anatomy.body.scale) - grid.x_mm
     away = np.hypot(forward, grid.y_mm - np.float32(y))
     turn = np.arctan2(grid.y_mm - np.float32(y), forward)
-    across = (turn * np.float32(_FAN_MM * anatomy.body.scale) * step).astype(np.int32)
-    along = (away * step).astype(np.int32)
-    rows, columns = fields.web.shape
-    at = across % rows * columns + along % columns
-    return replace(fields, web=fields.web.ravel()[at], fibre=fields.fibre.ravel()[at])
+    across = turn * np.float32(_FAN_MM * anatomy.body.scale)
+    return replace(
+        fields,
+        web=_at(fields.web, across, away, fields.web_step_mm),
+        fibre=_at(fields.fibre, across, away, grid.step_mm),
+    )
+
+
+def _at(field: Floats, down_mm: Floats, across_mm: Floats, step_mm: float) -> Floats:
+    """A periodic field at the nearest of its points: float32 like `down_mm`."""
+    rows, columns = field.shape
+    row = np.floor(down_mm / np.float32(step_mm)).astype(np.int32) % rows
+    column = (across_mm / np.float32(step_mm)).astype(np.int32) % columns
+    return as_floats(field.ravel()[row * columns + column])
 
 
 def _gland(anatomy: ViewAnatomy, fields: Fields, grid: Grid, depth: Floats) -> Floats:
@@ -101,6 +125,7 @@ def _gland(anatomy: ViewAnatomy, fields: Fields, grid: Grid, depth: Floats) -> F
     near = np.exp(-(((grid.y_mm - y) / np.float32(5 * body.scale)) ** 2)) * (behind < 0.5)
     noise = fields.bulk + np.float32(0.2) * fields.web + np.float32(0.25) * fields.cloud
     level = np.float32(0.9) * cone + noise * np.float32(0.5) - np.float32(made_of.threshold)
+    level += np.float32(_EXTRA) * anatomy.extra_gland(grid)
     return as_floats(
         smoothstep(np.float32(0.6) * level + np.float32(0.35))
         * np.maximum(coat, near * np.float32(0.7))
@@ -137,11 +162,11 @@ def _with_pectoral(image: Floats, pectoral: Pectoral, fields: Fields, grid: Grid
     return as_floats(image + inside * (muscle + (np.float32(_FAT) + 0.06 - image) * 0.6))
 
 
-def _thickness(depth: Floats, scale: float) -> Floats:
+def _thickness(depth: Floats, scale: float, edge_share: float) -> Floats:
     """Share of brightness that the thickness leaves: round towards the skin, then level."""
     share = np.clip(depth / np.float32(16 * scale), 0, 1)
     round_edge = np.sqrt(share * (2 - share))
-    return as_floats(np.float32(0.3) + np.float32(0.7) * round_edge)
+    return as_floats(np.float32(edge_share) + np.float32(1 - edge_share) * round_edge)
 
 
 def _skin(depth: Floats) -> Floats:

@@ -138,7 +138,7 @@ class ViewAnatomy:
         """Distance to the skin line, positive inside: float32 [grid.rows, grid.columns], mm."""
         # The distance is smooth: found at few points, interpolated between them.
         coarse = Grid.covering(
-            grid.rows * grid.step_mm, grid.columns * grid.step_mm, max(1.6, grid.step_mm)
+            grid.rows * grid.step_mm, grid.columns * grid.step_mm, max(2.4, grid.step_mm)
         )
         distance = _distance_to_contour(coarse, self.contour_mm)
         x, y = self.nipple_mm
@@ -214,7 +214,8 @@ def _draw_mlo(
     y = height_mm * (shared.uniform(0.53, 0.6) + own.normal(0, 0.01))
     below = min(body.half_width_mm * shared.uniform(0.84, 0.96), 0.92 * height_mm - y)
     axilla = x * (shared.uniform(0.5, 0.78) + own.normal(0, 0.02))
-    abdomen = body.scale * shared.uniform(-20, 7)  # below the fold; mostly out of the image
+    # Below the fold: out of the image, or a strip of some millimetres.
+    abdomen = body.scale * (shared.uniform(5, 10) if shared.random() < 0.35 else -20)
     rows = _mlo_ordinates(y, below, height_mm)
     rising = np.clip((y - rows) / y, 0, 1.2)
     upper = axilla + (x - axilla) * 0.5 * (1 + np.cos(np.pi * rising**1.15))

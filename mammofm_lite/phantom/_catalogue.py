@@ -82,9 +82,7 @@ def _benign_specks(
     weight: float, morphology: str, distribution: str, size_mm: tuple[float, float, float]
 ) -> Pattern:
     name = morphology.replace("_", " ")
-    return _specks(
-        weight, morphology, distribution, size_mm, benign_type=name, suspicious=False
-    )
+    return _specks(weight, morphology, distribution, size_mm, benign_type=name, suspicious=False)
 
 
 _CANCERS: Final = (
@@ -96,7 +94,7 @@ _CANCERS: Final = (
     _specks(0.04, "fine_pleomorphic", "segmental|regional", (28, 20, 40)),
     _specks(0.06, "fine_linear", "linear", (16, 8, 25)),
     _specks(0.03, "fine_linear", "segmental", (28, 20, 40)),
-    _specks(0.05, "amorphous", "grouped|grouped|regional", (14, 5, 25), typical=False),
+    _specks(0.05, "amorphous", "grouped", (14, 4, 25), typical=False),
     _specks(0.05, "coarse_heterogeneous", "grouped", (12, 5, 25), typical=False),
     Pattern("architectural_distortion", 0.08, (26, 16, 40)),
     Pattern("focal_asymmetry", 0.08, (20, 12, 35), typical=False),
@@ -124,16 +122,14 @@ _BENIGN: Final = (
         benign_type="hamartoma",
         suspicious=False,
     ),
-    Pattern(
-        "intramammary_lymph_node", 0.1, (8, 5, 12), benign_type="lymph node", suspicious=False
-    ),
+    Pattern("intramammary_lymph_node", 0.1, (8, 5, 12), benign_type="lymph node", suspicious=False),
     _benign_specks(0.1, "vascular", "linear", (28, 18, 40)),
     _benign_specks(0.06, "rim", "grouped", (6, 4, 11)),
     _benign_specks(0.07, "coarse", "grouped", (9, 5, 16)),
     _benign_specks(0.05, "large_rod_like", "regional", (30, 20, 40)),
     _benign_specks(0.05, "milk_of_calcium", "grouped", (12, 6, 20)),
     _benign_specks(0.05, "skin", "grouped", (10, 5, 16)),
-    _benign_specks(0.06, "round", "grouped|regional", (16, 6, 25)),
+    _benign_specks(0.06, "round", "grouped", (14, 5, 25)),
     _benign_specks(0.03, "dystrophic", "grouped", (10, 5, 18)),
     Pattern(
         "focal_asymmetry", 0.06, (26, 16, 38), benign_type="asymmetric tissue", suspicious=False

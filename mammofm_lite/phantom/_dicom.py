@@ -12,19 +12,23 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
     DigitalMammographyXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
 )
 from pydicom.valuerep import DSfloat
 
 from .. import __version__
 from ..views import STANDARD_VIEWS, ViewName, laterality, projection
+from ._anatomy import Body, draw_body
+from ._look import LOOKS
 from ._options import PhantomOptions
 from ._random import uid
+from ._syntax import TRANSFER_SYNTAXES
 
 __all__ = ["dicom_bytes"]
 
@@ -45,12 +49,10 @@ _ORIENTATIONS: Final[dict[ViewName, list[str]]] = {
     "R-CC": ["P", "L"],
     "R-MLO": ["P", "FL"],
 }
-# The display window, as shares of the stored range: it clips what no tissue reaches.
-_WINDOW: Final = (0.43, 0.86)
 
 
 def dicom_bytes(seed: int, view: ViewName, pixels: Pixels, options: PhantomOptions) -> bytes:
-    """One view as a DICOM file in Explicit VR Little Endian.
+    """One view as a DICOM file in the transfer syntax of the options.
 
     Parameters
     ----------
@@ -62,11 +64,13 @@ def dicom_bytes(seed: int, view: ViewName, pixels: Pixels, options: PhantomOptio
     dataset = Dataset()
     _add_patient_and_study(dataset, seed, made_from)
     _add_series_and_equipment(dataset, seed, made_from)
+    dataset.ManufacturerModelName = LOOKS[options.shift].model
     _add_image(dataset, seed, view, made_from)
-    _add_acquisition(dataset, view, options)
+    _add_acquisition(dataset, view, options, draw_body(seed, options))
     _add_view(dataset, view)
     _add_pixels(dataset, pixels, options)
-    dataset.file_meta = _file_meta(dataset)
+    dataset.file_meta = _file_meta(dataset, TRANSFER_SYNTAXES[options.transfer_syntax])
+    _encode(dataset, pixels)
     stream = io.BytesIO()
     dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()
@@ -109,7 +113,6 @@ def _add_series_and_equipment(dataset: Dataset, seed: int, made_from: tuple[str,
     dataset.PresentationIntentType = "FOR PRESENTATION"
     dataset.OperatorsName = ""
     dataset.Manufacturer = "mammofm-lite"
-    dataset.ManufacturerModelName = "phantom"
     dataset.SoftwareVersions = __version__
     dataset.DeviceSerialNumber = "0"
     dataset.InstitutionName = ""
@@ -129,7 +132,21 @@ def _add_image(dataset: Dataset, seed: int, view: ViewName, made_from: tuple[str
     dataset.AcquisitionContextSequence = Sequence()
 
 
-def _add_acquisition(dataset: Dataset, view: ViewName, options: PhantomOptions) -> None:
+def _add_acquisition(dataset: Dataset, view: ViewName, options: PhantomOptions, body: Body) -> None:
+    """Geometry, detector and technique; thick breasts take a harder beam and more charge."""
+    thickness = round(body.thickness_mm)
+    dataset.BodyPartThickness = thickness
+    dataset.CompressionForce = 100
+    dataset.KVP = 26 + round((thickness - 30) / 12)
+    dataset.ExposureTime = 400 + 12 * thickness
+    dataset.XRayTubeCurrent = 100
+    dataset.ExposureInuAs = dataset.ExposureTime * dataset.XRayTubeCurrent
+    dataset.Exposure = round(dataset.ExposureInuAs / 1000)
+    dataset.AnodeTargetMaterial = "TUNGSTEN"
+    dataset.FilterMaterial = "RHODIUM"
+    dataset.Grid = ["FOCUSED", "RECIPROCATING"]
+    dataset.DistanceSourceToDetector = 660
+    dataset.FieldOfViewShape = "RECTANGLE"
     spacing = DSfloat(options.pixel_spacing_mm, auto_format=True)
     dataset.ImagerPixelSpacing = [spacing, spacing]
     dataset.EstimatedRadiographicMagnificationFactor = 1
@@ -169,19 +186,37 @@ def _add_pixels(dataset: Dataset, pixels: Pixels, options: PhantomOptions) -> No
     dataset.PixelRepresentation = 0
     dataset.PixelPaddingValue = options.white if inverted else 0
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
-    centre, width = (round(share * (options.white + 1)) for share in _WINDOW)
+    centre, width = (round(share * (options.white + 1)) for share in LOOKS[options.shift].window)
     dataset.WindowCenter = options.white - centre if inverted else centre
     dataset.WindowWidth = width
     dataset.WindowCenterWidthExplanation = "NORMAL"
     dataset.VOILUTFunction = "LINEAR"
-    dataset.PixelData = pixels.astype("<u2", copy=False).tobytes()
 
 
-def _file_meta(dataset: Dataset) -> FileMetaDataset:
+def _encode(dataset: Dataset, pixels: Pixels) -> None:
+    """Pixel data in the transfer syntax of the file."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == JPEG2000Lossless:
+        from openjpeg.utils import encode_array
+
+        # pydicom asks for another package to do the same.
+        code = encode_array(pixels, bits_stored=dataset.BitsStored, photometric_interpretation=2)
+        dataset.PixelData = encapsulate([code])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+    elif syntax.is_encapsulated:
+        dataset.compress(syntax, pixels, generate_instance_uid=False)
+    else:
+        order = "<u2" if syntax.is_little_endian else ">u2"
+        dataset.PixelData = pixels.astype(order, copy=False).tobytes()
+        dataset["PixelData"].VR = "OW"
+
+
+def _file_meta(dataset: Dataset, syntax: str) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = UID(syntax)
     # Ours, not pydicom's: the bytes must not change with the version of a library.
     meta.ImplementationClassUID = UID(uid(0, "implementation"))
     meta.ImplementationVersionName = f"MAMMOFM_{__version__}"[:16]

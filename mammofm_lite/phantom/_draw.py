@@ -44,7 +44,7 @@ def _drawn(
     shared = stream(seed, planted.name, "space")
     match planted.kind:
         case "mass":
-            return draw_mass(planted, own, window)
+            return draw_mass(planted, own, window, around)
         case "intramammary_lymph_node":
             return draw_node(planted, own, window)
         case "architectural_distortion":

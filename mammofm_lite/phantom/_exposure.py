@@ -68,12 +68,10 @@ class Exposure:
 
     def draw(self, shape: tuple[int, ...], random: np.random.Generator) -> Floats:
         """Noise behind average tissue, blurred by the detector: float32."""
-        white = random.standard_normal(shape, dtype=np.float32)
+        white: Floats = random.standard_normal(shape, dtype=np.float32)
         white *= np.float32(self.noise)
         side = 0.5 * min(float(np.hypot(_NOISE_BLUR_MM, self.blur_mm)) / self.step_mm, 0.7) ** 2
-        for axis in (0, 1):
-            white = _smoothed(white, np.float32(side), axis)
-        return white
+        return _smoothed(_smoothed(white, np.float32(side), 0), np.float32(side), 1)
 
     def scaled(self, noise: Floats, bright: Floats) -> Floats:
         """Noise by the brightness of its own pixel alone."""

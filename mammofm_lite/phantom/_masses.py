@@ -1,8 +1,8 @@
 """Masses and lymph nodes: bodies with an outline and a margin.
 
-A mass is drawn as the path of X-rays through a rounded body, as in the simulations of E. Bliznakova
-et al. (Phys. Med. Biol. 48, 3699-3719, 2003) and of masses by their margin in A. Badano et al. (JAMA
-Netw. Open 1, e185474, 2018); spicules are thin rays around it.
+A mass is drawn as the path of X-rays through a rounded body, as in the phantom of K. Bliznakova et
+al. (Phys. Med. Biol. 48, 3699-3719, 2003); spicules are thin rays around it, as those that A.
+Badano et al. grew (JAMA Netw. Open 1, e185474, 2018).
 """
 
 from typing import Final
@@ -15,7 +15,8 @@ from ._signal import Window
 
 __all__ = ["draw_mass", "draw_node", "rays"]
 
-_PEAKS: Final = {"high": 0.25, "equal": 0.18, "low": 0.12, "fat_containing": 0.1}
+_PEAKS: Final = {"high": 0.25, "equal": 0.18, "low": 0.12}
+_FAT: Final = np.float32(0.19)
 _SOFTNESS: Final = {
     "circumscribed": 0.08,
     "obscured": 0.2,
@@ -25,42 +26,51 @@ _SOFTNESS: Final = {
 }
 
 
-def draw_mass(planted: Planted, random: np.random.Generator, window: Window) -> Floats:
-    """What a mass adds: float32 like the window."""
+def draw_mass(
+    planted: Planted, random: np.random.Generator, window: Window, tissue: Floats
+) -> Floats:
+    """What a mass changes: float32 like the window.
+
+    Parameters
+    ----------
+    tissue
+        The window without the mass, float32: fat takes the place of what is there.
+    """
     margin, density = planted.descriptors["margin"], planted.descriptors["density"]
     radius = planted.diameter_mm / 2
     away, angle = np.hypot(window.x, window.y), np.arctan2(window.y, window.x)
     shape = _outline(random, angle, planted.descriptors["shape"], margin)
     ratio = away / (np.float32(radius) * shape)
-    soft = np.float32(_SOFTNESS[margin])
+    soft = np.full_like(ratio, _SOFTNESS[margin])
     if margin == "obscured":  # a part of its border cannot be followed
         hidden = np.cos(angle - np.float32(random.uniform(0, 2 * np.pi)))
-        soft = soft + np.float32(0.6) * np.clip(hidden, 0, 1)
+        soft += np.float32(0.6) * np.clip(hidden, 0, 1)
     edge = smoothstep((1 + soft / 2 - ratio) / soft)
     if density == "fat_containing":
-        body = _with_fat(random, planted, window, ratio, edge)
-    else:
-        ball = np.sqrt(np.clip(1 - (0.86 * ratio) ** 2, 0, None))
-        body = (np.float32(0.3) + np.float32(0.7) * ball) * edge
+        return _with_fat(random, planted, window, ratio, edge * np.minimum(_FAT - tissue, 0))
+    ball = np.sqrt(np.clip(1 - (0.86 * ratio) ** 2, 0, None))
+    body = (np.float32(0.3) + np.float32(0.7) * ball) * edge
     if margin == "spiculated":
         body = np.maximum(body, rays(random, away, angle, radius))
     return as_floats(np.float32(_PEAKS[density] * planted.contrast) * body)
 
 
 def _with_fat(
-    random: np.random.Generator, planted: Planted, window: Window, ratio: Floats, edge: Floats
+    random: np.random.Generator, planted: Planted, window: Window, ratio: Floats, fat: Floats
 ) -> Floats:
-    """Darker than its surroundings within a thin capsule; a hamartoma holds islands of gland."""
-    width = np.float32(0.5 / max(planted.diameter_mm / 2, 1.0))
-    capsule = np.exp(-(((ratio - 1 + width) / width) ** 2))
-    inside = np.float32(-0.75) * edge
+    """As dark as fat within a thin capsule; a hamartoma holds islands of gland."""
+    width = np.float32(0.45 / max(planted.diameter_mm / 2, 1.0))
+    drawn = np.float32(0.1 * planted.contrast) * np.exp(-(((ratio - 1 + width) / width) ** 2))
+    drawn += np.float32(0.7) * fat
     if planted.benign_type == "hamartoma":
+        inside = smoothstep((1 - ratio) / 0.2)
         for _ in range(int(random.integers(5, 9))):
             x, y = random.normal(0, 0.22, 2) * planted.diameter_mm
             size = planted.diameter_mm * random.uniform(0.06, 0.13)
             island = ((window.x - np.float32(x)) ** 2 + (window.y - np.float32(y)) ** 2) / size**2
-            inside += np.float32(random.uniform(1.2, 2.2)) * np.exp(-island) * edge
-    return as_floats(inside + np.float32(1.3) * capsule)
+            height = np.float32(planted.contrast * random.uniform(0.1, 0.2))
+            drawn += height * np.exp(-island) * inside
+    return as_floats(drawn)
 
 
 def draw_node(planted: Planted, random: np.random.Generator, window: Window) -> Floats:
@@ -83,12 +93,13 @@ def _outline(random: np.random.Generator, angle: Floats, shape: str, margin: str
     radius = 1 + np.float32(flat) * np.cos(2 * (angle - np.float32(first)))
     if shape == "irregular":
         for waves in range(3, 10):
-            height = np.float32(random.normal(0, 0.16 / waves**0.5))
+            height = np.float32(random.normal(0, 0.22 / waves**0.9))
             radius += height * np.cos(waves * angle + np.float32(random.uniform(0, 2 * np.pi)))
     if margin == "microlobulated":
         for waves in (9, 13):
             phase = np.float32(random.uniform(0, 2 * np.pi))
-            radius += np.float32(random.uniform(0.03, 0.06)) * np.abs(np.cos(waves / 2 * angle + phase))
+            height = np.float32(random.uniform(0.03, 0.06))
+            radius += height * np.abs(np.cos(waves / 2 * angle + phase))
     return as_floats(np.clip(radius, 0.55, 1.5))
 
 

@@ -14,7 +14,7 @@ from ._options import PhantomOptions
 from ._random import stream
 from ._truth import Box, LesionKind, PhantomLesion, PhantomPrecursor
 
-__all__ = ["Planted", "Plan", "described", "plan", "precursor_described"]
+__all__ = ["Plan", "Planted", "described", "plan", "precursor_described"]
 
 # Of benign findings, where the number is left to the seed.
 _COUNT_SHARES: Final = (0.5, 0.35, 0.15)

@@ -1,4 +1,4 @@
-"""Findings without a body: architectural distortion, focal asymmetry, and precursors of a cancer."""
+"""Findings without a body: architectural distortion, focal asymmetry, precursors of a cancer."""
 
 from typing import Final
 
@@ -33,7 +33,7 @@ def draw_distortion(
     ratio = away / np.float32(radius)
     # Content moves inwards: a pixel shows what lay further out.
     pull = np.float32(_PULL * min(planted.contrast, 1.3)) * np.clip(1 - ratio, 0, 1) ** 2
-    moved = _shifted(tissue, window, window.x * pull, window.y * pull)
+    moved = _shifted(tissue, window, as_floats(window.x * pull), as_floats(window.y * pull))
     lines = rays(random, away, angle, radius * 0.5)
     hollow = smoothstep((ratio - 0.1) / 0.12) * smoothstep((1.1 - ratio) / 0.4)
     drawn = moved - tissue + np.float32(_LINES * planted.contrast) * lines * hollow

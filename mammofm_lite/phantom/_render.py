@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, cast
 
 import numpy as np
@@ -12,16 +13,16 @@ from ..writers._font import text_mask
 from ._anatomy import ViewAnatomy, draw_body, draw_view
 from ._draw import signal
 from ._exposure import Exposure
-from ._grid import Floats, Grid
+from ._grid import Floats, Grid, as_floats
 from ._hazard import Hazard
 from ._look import LOOKS, Look
 from ._options import PhantomOptions
 from ._plan import Plan, Planted, described, plan, precursor_described
 from ._random import check_seed, stream
 from ._signal import Signal
-from ._texture import Noise, band_law, bulk_law, step_for, tissue_law
+from ._texture import Coefficients, Noise, band_law, bulk_law, step_for, tissue_law
 from ._tissue import Fields, tissue
-from ._truth import Box, PhantomTruth
+from ._truth import Box, PhantomPrecursor, PhantomTruth
 
 __all__ = ["render_phantom"]
 
@@ -106,8 +107,7 @@ def render_phantom(
             for lesion in planned.lesions
         ),
         asymmetry=body.asymmetry,
-        precursor=planned.precursor
-        and precursor_described(planned.precursor, planned.strength, boxes.box(planned.precursor)),
+        precursor=boxes.precursor(planned),
         malignant=malignant,
         recall=any(lesion.suspicious for lesion in planned.lesions),
         years_to_cancer=hazard.draw(stream(seed, "years")),
@@ -138,6 +138,12 @@ class _Known:
             if laterality(name) == planted.laterality
         }
 
+    def precursor(self, planned: Plan) -> PhantomPrecursor | None:
+        planted = planned.precursor
+        if planted is None:
+            return None
+        return precursor_described(planted, planned.strength, self.box(planted))
+
     def ratio(self, planted: Planted) -> dict[ViewName, float]:
         return {
             name: view.ratios[planted.name]
@@ -156,9 +162,7 @@ def _view(
     noise = exposure.draw(bright.shape, stream(seed, "noise", view))
     everything = [*planned.lesions, *([planned.precursor] if planned.precursor else [])]
     here = [planted for planted in everything if planted.laterality == laterality(view)]
-    signals = {
-        planted.name: signal(seed, planted, anatomy, grid, bright, look) for planted in here
-    }
+    signals = {planted.name: signal(seed, planted, anatomy, grid, bright, look) for planted in here}
     stored = _Stored(exposure, look, bright, noise, options.white, grid)
     ratios = {name: stored.contrast_to_noise(drawn) for name, drawn in signals.items()}
     return _View(
@@ -180,11 +184,11 @@ def _healthy(seed: int, anatomy: ViewAnatomy, detector: _Detector, look: Look) -
 def _fields(seed: int, anatomy: ViewAnatomy, grid: Grid, look: Look) -> Fields:
     """The random fields of a view, alike for both sides but for her asymmetry."""
     view = anatomy.view
-    shared, own = stream(seed, "texture", projection(view)), stream(seed, "texture", view)
+    own = stream(seed, "texture", view)
     noise, coarse = Noise(grid.step_mm), Noise(max(grid.step_mm, _BULK_STEP_MM))
     medium = Noise(max(grid.step_mm, _WEB_STEP_MM))
     share = 1 - 0.5 * anatomy.body.asymmetry
-    white = noise.alike(noise.draw(shared), noise.draw(own), share)
+    white = noise.alike(_shared(seed, projection(view), noise), noise.draw(own), share)
     bulk = coarse.field(coarse.cut(white), bulk_law(look.exponent, look.smooth_mm))
     whole = Grid.covering(grid.rows * grid.step_mm, grid.columns * grid.step_mm, coarse.step_mm)
     web, fibre = stream(seed, "web", view), stream(seed, "fibre", view)
@@ -195,6 +199,12 @@ def _fields(seed: int, anatomy: ViewAnatomy, grid: Grid, look: Look) -> Fields:
         web_step_mm=medium.step_mm,
         fibre=noise.field(noise.draw(fibre), band_law(look.fibre_mm, 3.0)),
     )
+
+
+@lru_cache(maxsize=2)
+def _shared(seed: int, projected: str, noise: Noise) -> Coefficients:
+    """White noise of both breasts in one projection, made once for both."""
+    return noise.draw(stream(seed, "texture", projected))
 
 
 @dataclass(frozen=True)
@@ -218,7 +228,7 @@ class _Stored:
 
     def _level(self, bright: Floats, noise: Floats) -> Floats:
         toned = self.look.tone(bright + self.exposure.scaled(noise, bright))
-        return np.clip(np.rint(toned * np.float32(self.white)), 1, self.white)
+        return as_floats(np.clip(np.rint(toned * np.float32(self.white)), 1, self.white))
 
     def contrast_to_noise(self, drawn: Signal) -> float:
         """As `PhantomLesion` states it."""

@@ -103,10 +103,8 @@ def blurred(image: Floats, sigma_mm: float, step_mm: float) -> Floats:
         widths[axis] = (reach, reach)
         padded = np.pad(image, widths, mode="edge")
         count = image.shape[axis]
-        image = sum(  # type: ignore[assignment]
-            weight * np.take(padded, range(at, at + count), axis=axis)
-            if axis
-            else weight * padded[at : at + count]
-            for at, weight in enumerate(weights)
-        )
+        image = np.zeros_like(image)
+        for at, weight in enumerate(weights):
+            part = slice(at, at + count)
+            image += weight * (padded[:, part] if axis else padded[part])
     return as_floats(image)

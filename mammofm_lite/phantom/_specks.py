@@ -64,9 +64,7 @@ _MORPHOLOGIES: Final[Mapping[str, _Morphology]] = {
 _ROUNDNESS: Final = {"grouped": 0.8, "regional": 0.9, "segmental": 0.45, "linear": 0.14}
 
 
-def draw_calcifications(
-    planted: Planted, random: Random, window: Window, view: ViewName
-) -> Floats:
+def draw_calcifications(planted: Planted, random: Random, window: Window, view: ViewName) -> Floats:
     """The sum of the specks, each at its place in space: float32 like the window."""
     morphology = planted.descriptors["morphology"]
     special = _SPECIAL.get(morphology)
@@ -127,19 +125,15 @@ def _ring(
 ) -> list[_Speck]:
     """A shell seen from outside is a ring from every direction."""
     count = max(10, int(2 * np.pi * radius / (0.9 * width)))
-    return [
-        _Speck(
-            _in_plane(
-                view,
-                centre[0] + radius * float(np.cos(angle)),
-                centre[1] + radius * float(np.sin(angle)),
-            ),
-            (1.2 * width, width),
-            angle + np.pi / 2,
-            peak,
-        )
-        for angle in np.linspace(0, 2 * np.pi, count, endpoint=False).tolist()
-    ]
+    specks = []
+    for angle in np.linspace(0, 2 * np.pi, count, endpoint=False).tolist():
+        bumps = 0.05 * float(np.cos(2 * angle + peak)) + 0.03 * float(np.cos(3 * angle))
+        uneven = radius * (1 + bumps)
+        x = centre[0] + uneven * float(np.cos(angle))
+        y = centre[1] + uneven * float(np.sin(angle))
+        heavy = peak * (1 + 0.35 * float(np.sin(angle + 9 * width)))
+        specks.append(_Speck(_in_plane(view, x, y), (1.2 * width, width), angle + np.pi / 2, heavy))
+    return specks
 
 
 def _rim(planted: Planted, random: Random, view: ViewName) -> list[_Speck]:
@@ -165,9 +159,8 @@ def _milk(planted: Planted, random: Random, view: ViewName) -> list[_Speck]:
         half, peak = random.uniform(0.4, 0.8), random.uniform(0.24, 0.4)
         from_above = projection(view) == "CC"
         axes = (half, 0.85 * half) if from_above else (half, 0.14)
-        specks.append(
-            _Speck((offset[0], offset[1], offset[2]), axes, 0.0, 0.45 * peak if from_above else peak)
-        )
+        peak *= 0.45 if from_above else 1
+        specks.append(_Speck((offset[0], offset[1], offset[2]), axes, 0.0, peak))
     return specks
 
 
@@ -175,12 +168,13 @@ def _vascular(planted: Planted, random: Random, view: ViewName) -> list[_Speck]:
     """Two parallel broken lines in the wall of a winding vessel."""
     length, half_width = planted.diameter_mm, random.uniform(0.7, 1.3)
     count = int(length / 0.45)
-    heading = random.uniform(-0.7, 0.7) + np.cumsum(random.normal(0, 0.05, count))
+    heading = random.uniform(-1.2, 1.2) + np.cumsum(random.normal(0, 0.09, count))
     way = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0) * 0.45
     way -= way.mean(axis=0)
     specks = []
     gaps = random.uniform(0, 2 * np.pi, 2)
-    for index, ((forward, across), turn) in enumerate(zip(way.tolist(), heading.tolist(), strict=True)):
+    steps = zip(way.tolist(), heading.tolist(), strict=True)
+    for index, ((forward, across), turn) in enumerate(steps):
         for side, gap in zip((-1, 1), gaps, strict=True):
             present = np.sin(0.35 * index + gap) + random.normal(0, 0.5) > -0.2
             peak = random.uniform(0.12, 0.3)

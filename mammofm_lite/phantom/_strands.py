@@ -59,16 +59,20 @@ def _stamp(
     canvas: Floats, grid: Grid, path_mm: npt.NDArray[np.float64], sigma_mm: float, peak: float
 ) -> None:
     """Draw a line of Gaussian cross-section, in place; the brighter of old and new stays."""
-    sigma = np.float32(max(sigma_mm, 0.4 * grid.step_mm))
+    sigma = max(sigma_mm, 0.4 * grid.step_mm)
     reach = max(1, int(np.ceil(_REACH * sigma / grid.step_mm)))
     fade = np.sin(np.linspace(0.15, np.pi - 0.15, len(path_mm)))
-    y_mm, x_mm = grid.y_mm, grid.x_mm
-    for (x, y), share in zip(path_mm, fade, strict=True):
-        column, row = int(x / grid.step_mm), int(y / grid.step_mm)
-        rows = slice(max(row - reach, 0), max(row + reach + 1, 0))
-        columns = slice(max(column - reach, 0), max(column + reach + 1, 0))
-        patch = canvas[rows, columns]
-        if patch.size:
-            squared = (y_mm[rows] - y) ** 2 + (x_mm[:, columns] - x) ** 2
-            bump = np.float32(peak * share) * np.exp(squared * (-0.5 / sigma**2))
-            np.maximum(patch, bump, out=patch, casting="same_kind")
+    middle = np.floor(path_mm / grid.step_mm).astype(np.intp)
+    around = np.arange(-reach, reach + 1)
+    column, row = (middle[:, axis, None] + around for axis in (0, 1))
+    x, y = (
+        np.exp(-0.5 * (((at + 0.5) * grid.step_mm - path_mm[:, axis, None]) / sigma) ** 2)
+        for axis, at in ((0, column), (1, row))
+    )
+    # What lies outside of the canvas adds nothing.
+    x *= (column >= 0) & (column < grid.columns)
+    y *= ((row >= 0) & (row < grid.rows)) * (peak * fade)[:, None]
+    bumps = y[:, :, None] * x[:, None, :]
+    at = row.clip(0, grid.rows - 1)[:, :, None] * grid.columns
+    at = at + column.clip(0, grid.columns - 1)[:, None, :]
+    np.maximum.at(canvas.reshape(-1), at.reshape(-1), bumps.reshape(-1).astype(np.float32))

@@ -20,7 +20,16 @@ import numpy.typing as npt
 
 from ._grid import Floats, Grid, as_floats
 
-__all__ = ["EXPONENT", "Law", "Noise", "band_law", "bulk_law", "step_for", "tissue_law"]
+__all__ = [
+    "EXPONENT",
+    "Coefficients",
+    "Law",
+    "Noise",
+    "band_law",
+    "bulk_law",
+    "step_for",
+    "tissue_law",
+]
 
 EXPONENT: Final = 3.0
 # Fields repeat after this; no breast is larger.

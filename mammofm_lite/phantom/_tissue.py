@@ -46,8 +46,8 @@ class Fields:
     """Random fields of one view, each float32 of mean 0 and variance 1.
 
     `cloud` is power-law noise and `bulk` its coarse part, both [grid.rows, grid.columns]. `web`
-    and `fibre` have structures of about 9 and 2 mm; they are periodic, of their own size, and `web` of
-    its own step.
+    and `fibre` have structures of about 9 and 2 mm; they are periodic, of a size of their own, and
+    `web` of a step of its own.
     """
 
     cloud: Floats
@@ -87,25 +87,47 @@ def tissue(
 
 def _converging(fields: Fields, anatomy: ViewAnatomy, grid: Grid) -> Fields:
     """`web` and `fibre` bent so that their lines run towards the nipple, on the grid."""
+    coarse = Grid.covering(
+        grid.rows * grid.step_mm, grid.columns * grid.step_mm, fields.web_step_mm
+    )
+    web = _at(fields.web, *_polar(anatomy, coarse), fields.web_step_mm)
+    fibre = _at(fields.fibre, *_polar(anatomy, grid), grid.step_mm)
+    return replace(fields, web=grid.sample(web, coarse), fibre=fibre)
+
+
+def _polar(anatomy: ViewAnatomy, grid: Grid) -> tuple[Floats, Floats]:
+    """Places around the nipple: along the arc and away from it, mm, each float32 like the grid."""
     x, y = anatomy.nipple_mm
     # A little in front of the nipple, so that nothing is squeezed to a point.
     forward = np.float32(x + _FOCUS_MM * anatomy.body.scale) - grid.x_mm
-    away = np.hypot(forward, grid.y_mm - np.float32(y))
-    turn = np.arctan2(grid.y_mm - np.float32(y), forward)
-    across = turn * np.float32(_FAN_MM * anatomy.body.scale)
-    return replace(
-        fields,
-        web=_at(fields.web, across, away, fields.web_step_mm),
-        fibre=_at(fields.fibre, across, away, grid.step_mm),
-    )
+    down = grid.y_mm - np.float32(y)
+    arc = np.arctan2(down, forward) * np.float32(_FAN_MM * anatomy.body.scale)
+    return as_floats(arc), as_floats(np.hypot(forward, down))
 
 
 def _at(field: Floats, down_mm: Floats, across_mm: Floats, step_mm: float) -> Floats:
-    """A periodic field at the nearest of its points: float32 like `down_mm`."""
+    """A periodic field, by linear interpolation: float32 like `down_mm`."""
     rows, columns = field.shape
-    row = np.floor(down_mm / np.float32(step_mm)).astype(np.int32) % rows
-    column = (across_mm / np.float32(step_mm)).astype(np.int32) % columns
-    return as_floats(field.ravel()[row * columns + column])
+    # With its first row and column once more at the end, a point and its next are neighbours.
+    wrapped = np.pad(field, ((0, 1), (0, 1)), mode="wrap")
+    row, column = _remainder(down_mm, step_mm, rows), _remainder(across_mm, step_mm, columns)
+    top, left = row.astype(np.int32), column.astype(np.int32)
+    down, across = row - top.astype(np.float32), column - left.astype(np.float32)
+    at, flat = top * (columns + 1) + left, wrapped.reshape(-1)
+    upper = flat[at]
+    upper += (flat[at + 1] - upper) * across
+    at += columns + 1
+    lower = flat[at]
+    lower += (flat[at + 1] - lower) * across
+    return as_floats(upper + (lower - upper) * down)
+
+
+def _remainder(mm: Floats, step_mm: float, size: int) -> Floats:
+    """Position in a field of `size` points, in steps: float32 of at least 0, below `size`."""
+    turns = mm * np.float32(1 / (step_mm * size))
+    turns -= np.floor(turns)
+    # Rounding may leave a whole turn.
+    return as_floats(np.minimum(turns * np.float32(size), np.float32(size - 1e-3)))
 
 
 def _gland(anatomy: ViewAnatomy, fields: Fields, grid: Grid, depth: Floats) -> Floats:
@@ -140,7 +162,7 @@ def _parenchyma(density: Density, gland: Floats, fields: Fields) -> Floats:
 
 def _septa(fields: Fields, depth: Floats) -> Floats:
     """Thin bright walls between lobules: where a smooth random field passes through zero."""
-    walls = 0.13 * _ridges(fields.web, 0.16) + 0.045 * _ridges(fields.fibre, 0.3)
+    walls = 0.065 * _ridges(fields.web, 0.24) + 0.045 * _ridges(fields.fibre, 0.3)
     faint = np.clip(0.75 + np.float32(0.45) * fields.cloud, 0.1, 1.6)
     return as_floats(walls * faint * smoothstep(depth / 4))
 

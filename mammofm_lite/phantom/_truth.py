@@ -239,7 +239,7 @@ class PhantomTruth:
                 PhantomLesion.from_json(lesion.value) for lesion in fields.objects("lesions")
             ),
             asymmetry=fields.number("asymmetry", 0, 1),
-            precursor=precursor and PhantomPrecursor.from_json(precursor.value),
+            precursor=PhantomPrecursor.from_json(precursor.value) if precursor else None,
             malignant=fields.flag("malignant"),
             recall=fields.flag("recall"),
             years_to_cancer=fields.optional("years_to_cancer", fields.number),

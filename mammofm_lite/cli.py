@@ -208,6 +208,54 @@ def ask(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--lesions", type=click.IntRange(0, 3), help="How many (default: by the seed).")
 @click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1),
+    default=0.35,
+    show_default=True,
+    help="Share of studies with a cancer.",
+)
+@click.option(
+    "--difficulty",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="How faint, small and untypical lesions are.",
+)
+@click.option(
+    "--shift",
+    type=click.Choice(["none", "vendor", "noise", "texture"]),
+    default="none",
+    show_default=True,
+    help="Another grey-scale, more noise, or other tissue.",
+)
+@click.option(
+    "--spacing",
+    type=click.FloatRange(0.04, 1),
+    default=0.1,
+    show_default=True,
+    help="Pixel spacing in mm; the field stays 23 by 19 cm.",
+)
+@click.option(
+    "--bits", type=click.IntRange(12, 14), default=12, show_default=True, help="BitsStored."
+)
+@click.option(
+    "--transfer-syntax",
+    type=click.Choice(
+        [
+            "explicit-little",
+            "implicit-little",
+            "explicit-big",
+            "deflated",
+            "rle",
+            "jpeg-ls",
+            "jpeg-2000",
+        ]
+    ),
+    default="explicit-little",
+    show_default=True,
+    help="How pixels are stored (compression is lossless).",
+)
+@click.option(
     "--photometric",
     type=click.Choice(["MONOCHROME1", "MONOCHROME2"]),
     default="MONOCHROME2",
@@ -215,18 +263,29 @@ def ask(
     help="PhotometricInterpretation.",
 )
 @click.option("--force", is_flag=True, help="Replace a phantom study that is already there.")
-def phantom(output: Path, seed: int, lesions: int | None, photometric: Any, force: bool) -> None:
+def phantom(
+    output: Path, seed: int, photometric: Any, spacing: float, bits: int, force: bool, **chosen: Any
+) -> None:
     """Write a synthetic four-view study, and its truth, into the folder OUTPUT."""
     from .phantom import PhantomOptions, write_phantom
 
     if output.exists() and any(output.iterdir()) and not force:
         raise UsageError("the output folder is not empty; give --force to write into it")
-    options = PhantomOptions(lesions=lesions, photometric_interpretation=photometric)
+    plain = PhantomOptions()
+    options = PhantomOptions(
+        rows=round(plain.height_mm / spacing),
+        columns=round(plain.width_mm / spacing),
+        pixel_spacing_mm=spacing,
+        photometric_interpretation=photometric,
+        bits_stored=bits,
+        **chosen,
+    )
     truth = write_phantom(output, seed=seed, options=options)
     planted = {0: "no lesion", 1: "one lesion"}.get(
         len(truth.lesions), f"{len(truth.lesions)} lesions"
     )
-    click.echo(f"wrote a four-view phantom (seed {seed}) with {planted} planted")
+    cancer = ", a cancer among them" if truth.malignant else ""
+    click.echo(f"wrote a four-view phantom (seed {seed}) with {planted} planted{cancer}")
 
 
 @cli.command(short_help="Make a bundle from checkpoints.")

@@ -214,9 +214,10 @@ def _draw_mlo(
     y = height_mm * (shared.uniform(0.53, 0.6) + own.normal(0, 0.01))
     below = min(body.half_width_mm * shared.uniform(0.84, 0.96), 0.92 * height_mm - y)
     axilla = x * (shared.uniform(0.5, 0.78) + own.normal(0, 0.02))
-    # Below the fold: out of the image, or a strip of some millimetres.
-    abdomen = body.scale * (shared.uniform(5, 10) if shared.random() < 0.35 else -20)
     rows = _mlo_ordinates(y, below, height_mm)
+    # Below the fold the abdomen comes forward, or stays out of the image.
+    belly = shared.uniform(0.25, 0.8) * np.maximum(rows - y - 0.85 * below, 0)
+    abdomen = body.scale * shared.uniform(2, 5) + belly if shared.random() < 0.4 else -20.0
     rising = np.clip((y - rows) / y, 0, 1.2)
     upper = axilla + (x - axilla) * 0.5 * (1 + np.cos(np.pi * rising**1.15))
     round_off = 1 - (np.maximum(rows - y, 0) / below) ** 2

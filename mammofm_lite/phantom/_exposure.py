@@ -61,14 +61,14 @@ class Exposure:
             blurred(few.sample(tissue, grid), _SCATTER_SIGMA_MM, _SCATTER_STEP_MM), few
         )
         share = np.float32(self.scatter)
-        seen = (tissue + share * veil) / (1 + share)
+        seen = as_floats((tissue + share * veil) / (1 + share))
         if self.blur_mm:
-            seen = blurred(as_floats(seen), self.blur_mm, self.step_mm)
+            seen = blurred(seen, self.blur_mm, self.step_mm)
         return as_floats(np.where(tissue > 0, seen, 0))
 
     def draw(self, shape: tuple[int, ...], random: np.random.Generator) -> Floats:
         """Noise behind average tissue, blurred by the detector: float32."""
-        white: Floats = random.standard_normal(shape, dtype=np.float32)
+        white = as_floats(random.standard_normal(shape, dtype=np.float32))
         white *= np.float32(self.noise)
         side = 0.5 * min(float(np.hypot(_NOISE_BLUR_MM, self.blur_mm)) / self.step_mm, 0.7) ** 2
         return _smoothed(_smoothed(white, np.float32(side), 0), np.float32(side), 1)

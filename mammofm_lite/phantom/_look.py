@@ -69,8 +69,8 @@ LOOKS: Final[Mapping[Shift, Look]] = MappingProxyType(
         "none": _PLAIN,
         "vendor": replace(
             _PLAIN,
-            gamma=0.8,
-            contrast=3.5,
+            gamma=0.7,
+            contrast=5.0,
             knee=0.8,
             edge_share=0.5,
             window=(0.47, 0.9),

@@ -75,10 +75,12 @@ def plan(
     strength = round(random.uniform(_WEAKEST_PRECURSOR, 1), 4) if early else 0.0
     count = cancers + benign if options.lesions is None else options.lesions
     planner = _Planner(seed, body, anatomies, options.difficulty)
+    # First, so that its place does not depend on the number of lesions.
+    precursor = planner.precursor(strength) if early else None
+    taken = [precursor] if precursor else []
     planted: list[Planted] = []
     for index in range(count):
-        planted.append(planner.lesion(f"lesion {index}", index < cancers, planted))
-    precursor = planner.precursor(planted, strength) if early else None
+        planted.append(planner.lesion(f"lesion {index}", index < cancers, [*taken, *planted]))
     return Plan(tuple(planted), precursor, strength)
 
 
@@ -109,11 +111,11 @@ class _Planner:
             contrast=self._contrast(random),
         )
 
-    def precursor(self, others: Sequence[Planted], strength: float) -> Planted:
+    def precursor(self, strength: float) -> Planted:
         random = stream(self.seed, "precursor")
         side: Laterality = "L" if random.random() < 0.5 else "R"
         wanted = self.body.fit * random.uniform(14, 26)
-        place, diameter = self._place(random, side, "precursor", wanted, others)
+        place, diameter = self._place(random, side, "precursor", wanted, ())
         return Planted(
             "precursor", "precursor", side, False, False, None, {}, place, diameter, strength
         )

@@ -212,6 +212,23 @@ def test_phantom_options(tmp_path: Path) -> None:
     fails(run("phantom", tmp_path / "p"), 2, "the output folder is not empty; give --force")
 
 
+def test_phantom_looks(tmp_path: Path) -> None:
+    import pydicom
+
+    from mammofm_lite.phantom import TRANSFER_SYNTAXES
+
+    given = "--spacing 0.4 --bits 14 --shift vendor --difficulty 0.2 --prevalence 1 --seed 2"
+    done = run("phantom", tmp_path / "p", *given.split(), "--transfer-syntax", "jpeg-ls")
+    assert done.returncode == 0, done.stderr
+    assert "planted, a cancer among them" in done.stdout
+    ds = pydicom.dcmread(tmp_path / "p" / "L-CC.dcm", stop_before_pixels=True)
+    assert (ds.Rows, ds.Columns, ds.BitsStored) == (574, 478, 14)
+    assert ds.ManufacturerModelName == "phantom V"
+    assert ds.file_meta.TransferSyntaxUID == TRANSFER_SYNTAXES["jpeg-ls"]
+    told = run("phantom", tmp_path / "q", "--transfer-syntax", "?").stderr
+    assert all(name in told for name in TRANSFER_SYNTAXES)
+
+
 def test_bench_reports_every_stage(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
     done = run("bench", "--repeats", "1", "-o", output)

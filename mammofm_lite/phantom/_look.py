@@ -21,7 +21,7 @@ class Look:
     Attributes
     ----------
     noise
-        Standard deviation of quantum noise in a pixel of 0.1 mm behind average tissue.
+        Standard deviation of quantum noise in a pixel of 0.1 mm behind average tissue, 5 cm thick.
     blur_mm
         Standard deviation of blur beyond that of a common detector.
     gamma, contrast, knee
@@ -36,7 +36,7 @@ class Look:
         Size of the lobes of gland, of the septa between them, of fibres.
     """
 
-    noise: float = 0.0075
+    noise: float = 0.006
     blur_mm: float = 0.0
     gamma: float = 1.0
     contrast: float = 0.0
@@ -76,7 +76,7 @@ LOOKS: Final[Mapping[Shift, Look]] = MappingProxyType(
             window=(0.47, 0.9),
             model="phantom V",
         ),
-        "noise": replace(_PLAIN, noise=0.0135, blur_mm=0.13, model="phantom N"),
+        "noise": replace(_PLAIN, noise=0.009, blur_mm=0.13, model="phantom N"),
         "texture": replace(
             _PLAIN, exponent=2.6, smooth_mm=7.0, web_mm=6.0, fibre_mm=2.2, model="phantom T"
         ),

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ._grid import Floats, Grid, as_floats, smoothstep
 from ._truth import Box
 
-__all__ = ["Signal", "Window", "blurred"]
+__all__ = ["Signal", "Window", "blurred", "convolved"]
 
 # A change of brightness below this is not seen, and not drawn: it bounds the box.
 _VISIBLE: Final = 0.008
@@ -92,19 +93,26 @@ class Window:
 
 def blurred(image: Floats, sigma_mm: float, step_mm: float) -> Floats:
     """Gaussian blur: float32 like `image`, whose border values go on beyond it."""
-    sigma = sigma_mm / step_mm
-    reach = int(np.ceil(2.5 * sigma))
-    if reach < 1:
+    square = (sigma_mm / step_mm) ** 2
+    if square < 1e-4:
         return image
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
+    if square <= 0.5:  # too narrow to be sampled: three weights of the same variance
+        return convolved(image, np.array([square / 2, 1 - square, square / 2]))
+    reach = int(np.ceil(3 * square**0.5))
+    weights = np.exp(-0.5 * np.arange(-reach, reach + 1) ** 2 / square)
+    return convolved(image, weights / weights.sum())
+
+
+def convolved(image: Floats, weights: npt.NDArray[np.float64]) -> Floats:
+    """By the same odd number of symmetric weights along both axes: float32 like `image`."""
+    reach = len(weights) // 2
     for axis in (0, 1):
         widths = [(0, 0), (0, 0)]
         widths[axis] = (reach, reach)
         padded = np.pad(image, widths, mode="edge")
         count = image.shape[axis]
         image = np.zeros_like(image)
-        for at, weight in enumerate(weights):
+        for at, weight in enumerate(weights.astype(np.float32)):
             part = slice(at, at + count)
             image += weight * (padded[:, part] if axis else padded[part])
-    return as_floats(image)
+    return image

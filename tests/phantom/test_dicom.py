@@ -5,13 +5,21 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
 from mammofm_lite import __version__
-from mammofm_lite.phantom import PhantomOptions, PhantomTruth, render_phantom, write_phantom
+from mammofm_lite.dicom import read_pixels, read_study
+from mammofm_lite.phantom import (
+    TRANSFER_SYNTAXES,
+    PhantomOptions,
+    PhantomTruth,
+    render_phantom,
+    write_phantom,
+)
 from mammofm_lite.views import STANDARD_VIEWS, laterality, projection
 
 DCIODVFY = shutil.which("dciodvfy")
@@ -143,12 +151,51 @@ def test_a_long_spacing_fits_its_attribute(tmp_path: Path) -> None:
     assert spacing == [pytest.approx(0.7)] * 2
 
 
-@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (Debian package dicom3tools) is missing")
-@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
-def test_dciodvfy_finds_no_error(
-    small: PhantomOptions, tmp_path: Path, interpretation: str
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
+@pytest.mark.parametrize("bits", [12, 14])
+def test_every_transfer_syntax_is_read_back(
+    small: PhantomOptions, tmp_path: Path, syntax: str, bits: int
 ) -> None:
-    chosen = dataclasses.replace(small, photometric_interpretation=interpretation)  # type: ignore[arg-type]
+    chosen = dataclasses.replace(small, transfer_syntax=syntax, bits_stored=bits)
+    write_phantom(tmp_path, seed=11, options=chosen)
+    _, images = render_phantom(11, dataclasses.replace(small, bits_stored=bits))
+    views = read_study(tmp_path).views
+    assert set(views) == set(STANDARD_VIEWS)
+    for view, instance in views.items():
+        np.testing.assert_array_equal(read_pixels(instance), images[view])
+    dataset = pydicom.dcmread(tmp_path / "L-CC.dcm")
+    assert dataset.file_meta.TransferSyntaxUID == TRANSFER_SYNTAXES[syntax]
+    assert dataset.SOPInstanceUID == dataset.file_meta.MediaStorageSOPInstanceUID
+
+
+def test_technique_follows_thickness(small: PhantomOptions, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_phantom(tmp_path / str(seed), seed=seed, options=small)
+    thin, thick = sorted(
+        (pydicom.dcmread(tmp_path / str(seed) / "L-CC.dcm") for seed in (1, 2)),
+        key=lambda dataset: dataset.BodyPartThickness,
+    )
+    assert 25 <= thin.BodyPartThickness < thick.BodyPartThickness <= 90
+    assert thin.KVP <= thick.KVP
+    assert thin.Exposure < thick.Exposure
+    assert thin.ExposureInuAs == thin.ExposureTime * thin.XRayTubeCurrent
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (Debian package dicom3tools) is missing")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"photometric_interpretation": "MONOCHROME1"},
+        {"shift": "vendor", "bits_stored": 14},
+        # dciodvfy does not inflate; a deflated file holds the same elements (see above).
+        *({"transfer_syntax": syntax} for syntax in TRANSFER_SYNTAXES if syntax != "deflated"),
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_dciodvfy_finds_no_error(
+    small: PhantomOptions, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    chosen = dataclasses.replace(small, **changes)
     write_phantom(tmp_path, seed=11, options=chosen)
     for view in STANDARD_VIEWS:
         told = subprocess.run(

@@ -190,6 +190,10 @@ def test_tissue_uses_the_range_without_saturating(small: PhantomOptions) -> None
         ({"pixel_spacing_mm": 2.0}, r"pixel_spacing_mm is 2\.0, allowed 0\.04 to 1"),
         ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm is nan, allowed"),
         ({"photometric_interpretation": "RGB"}, "is 'RGB', allowed: MONOCHROME1, MONOCHROME2"),
+        ({"prevalence": 1.5}, r"prevalence is 1\.5, allowed 0 to 1"),
+        ({"difficulty": True}, "difficulty is True, allowed 0 to 1"),
+        ({"shift": "blur"}, "shift is 'blur', allowed: none, vendor, noise, texture"),
+        ({"transfer_syntax": "jpeg"}, "transfer_syntax is 'jpeg', allowed: explicit-little, "),
         ({"rows": 500}, "the field is 50 mm by 191 mm, at least 100 mm by 80 mm are needed"),
     ],
 )

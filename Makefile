@@ -34,7 +34,7 @@ $(VENV)/.lint: pyproject.toml $(PINS) | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.runtime ## make a synthetic study, run the four heads of the demo bundle on it, show the results
-	$(BIN)/mammofm-lite phantom demo-study --seed 16 --force
+	$(BIN)/mammofm-lite phantom demo-study --seed 23 --force
 	$(BIN)/mammofm-lite infer demo-study -o demo-out --force
 	@echo; ls -1 demo-out
 

@@ -216,8 +216,9 @@ def _draw_mlo(
     axilla = x * (shared.uniform(0.5, 0.78) + own.normal(0, 0.02))
     rows = _mlo_ordinates(y, below, height_mm)
     # Below the fold the abdomen comes forward, or stays out of the image.
-    belly = shared.uniform(0.25, 0.8) * np.maximum(rows - y - 0.85 * below, 0)
-    abdomen = body.scale * shared.uniform(2, 5) + belly if shared.random() < 0.4 else -20.0
+    under = np.maximum(rows - y - 0.9 * below, 0)
+    belly = shared.uniform(0.15, 0.5) * under**2 / (under + 25)
+    abdomen = body.scale * shared.uniform(3, 7) + belly if shared.random() < 0.3 else -20.0
     rising = np.clip((y - rows) / y, 0, 1.2)
     upper = axilla + (x - axilla) * 0.5 * (1 + np.cos(np.pi * rising**1.15))
     round_off = 1 - (np.maximum(rows - y, 0) / below) ** 2

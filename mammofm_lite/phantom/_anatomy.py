@@ -26,7 +26,8 @@ Doubles = npt.NDArray[np.float64]
 # Breast sizes are drawn for this field and shrunk for a smaller one.
 _FIELD_HEIGHT_MM: Final = 229.4
 _FIELD_WIDTH_MM: Final = 191.4
-# Shares of the compositions a to d among screened women, roughly.
+# Of the compositions a to d among screened women, roughly: D. B. Kopans, Breast Imaging, 3rd ed.,
+# 2007; B. L. Sprague et al., J. Natl. Cancer Inst. 106, dju255, 2014.
 _DENSITIES: Final[tuple[Density, ...]] = ("a", "b", "c", "d")
 _DENSITY_SHARES: Final = (0.1, 0.4, 0.4, 0.1)
 # Of the beta distribution of the asymmetry: mean 0.3, most women less.

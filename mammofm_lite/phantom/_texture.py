@@ -1,10 +1,11 @@
 """Random fields with the spatial statistics of breast tissue.
 
 The power spectrum of mammograms falls as a power of frequency, ``P(f) = K / f**beta``, with
-``beta`` near 3 (A. E. Burgess, Proc. SPIE 3661, 1999; A. E. Burgess, F. L. Jacobson and P. F. Judy,
-Med. Phys. 28, 419-437, 2001). Gaussian noise filtered to that spectrum is the plain background of
-this phantom. Lobes of gland come of it by a threshold; where lumps are wanted (focal asymmetries)
-they are clustered as in F. O. Bochud, C. K. Abbey and M. P. Eckstein, Opt. Express 4, 33-43, 1999.
+``beta`` near 3, and from 1.5 to 3.5 between women (A. E. Burgess, F. L. Jacobson and P. F. Judy,
+Med. Phys. 28, 419-437, 2001; A. E. Burgess and P. F. Judy, J. Opt. Soc. Am. A 24, B52-B60, 2007).
+Gaussian noise filtered to that spectrum is the plain background of this phantom; lobes of gland
+come of it by a threshold. Where lumps are wanted (focal asymmetries) they are clustered as in F. O.
+Bochud, C. K. Abbey and M. P. Eckstein, Opt. Express 4, 33-43, 1999.
 
 Fields live on a fixed rectangle, whatever the pixel: a coarser sampling takes the same
 coefficients, fewer of them, and so shows the same tissue.

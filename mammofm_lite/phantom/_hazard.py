@@ -9,11 +9,11 @@ with probability 0.95 (a hazard of -ln 0.05 in that year); after it the hazard i
 
 Where the sizes come from: in the general population, against less than 5 % dense, breasts of
 5-24 %, 25-49 %, 50-74 % and 75 % or more have relative risks of 1.8, 2.1, 2.9 and 4.6, and BI-RADS
-b, c and d against a 2.2, 3.0 and 4.0 (V. A. McCormack and I. dos Santos Silva, Cancer Epidemiol. Biomarkers
-Prev. 15, 1159-1169, 2006). Against b that is about 0.5 for a, 1.4 for c and 2 for d: the ratios
-here are 0.6, 1.5 and 2.1. That asymmetry of dense tissue goes with cancers of the same and of later
-times is known (S. M. Hudson et al., Br. J. Radiol. 93, 20200154, 2020; J. Donnelly et al.,
-Radiology 310, e232780, 2024, AsymMirai), with far smaller effects than here. The coefficients of
+b, c and d against a 2.2, 3.0 and 4.0 (V. A. McCormack and I. dos Santos Silva, Cancer Epidemiol.
+Biomarkers Prev. 15, 1159-1169, 2006). Against b that is about 0.5 for a, 1.4 for c and 2 for d: the
+ratios here are 0.6, 1.5 and 2.1. That asymmetry of dense tissue goes with cancers now and soon is
+known (S. M. Hudson et al., Br. J. Radiol. 93, 20200154, 2020; J. Donnelly et al., Radiology 310,
+e232780, 2024, AsymMirai), with far smaller effects than here. The coefficients of
 asymmetry and precursor, and the base of 1.2 % a year, are chosen so that most of what can be
 predicted is seen when left is compared with right: they serve to test a prognosis, and nothing
 about women follows from them.

@@ -114,7 +114,7 @@ class _Planner:
     def precursor(self, strength: float) -> Planted:
         random = stream(self.seed, "precursor")
         side: Laterality = "L" if random.random() < 0.5 else "R"
-        wanted = self.body.fit * random.uniform(14, 26)
+        wanted = self.body.fit * random.uniform(16, 30)
         place, diameter = self._place(random, side, "precursor", wanted, ())
         return Planted(
             "precursor", "precursor", side, False, False, None, {}, place, diameter, strength

@@ -15,7 +15,7 @@ __all__ = ["draw_asymmetry", "draw_distortion", "draw_precursor"]
 _PULL: Final = 0.38
 _LINES: Final = 0.11
 _GLAND: Final = 0.17
-_PRECURSOR: Final = 0.12
+_PRECURSOR: Final = 0.22
 
 
 def draw_distortion(
@@ -74,8 +74,8 @@ def draw_precursor(
     away, angle = np.hypot(window.x, window.y), np.arctan2(window.y, window.x)
     own = np.random.Generator(np.random.PCG64(int(random.integers(1 << 62))))
     lumps = _lumps(planted, random, window, view, loose=False)
-    lines = rays(own, away, angle, planted.diameter_mm * 0.22)
-    drawn = lumps + np.float32(0.35) * lines
+    lines = rays(own, away, angle, planted.diameter_mm * 0.3)
+    drawn = lumps + np.float32(0.6) * lines
     return as_floats(np.float32(_PRECURSOR * planted.contrast) * drawn)
 
 

@@ -172,6 +172,6 @@ def test_precursor_is_a_faint_change_within_its_boxes() -> None:
         change = images[view].astype(int) - without[view]
         if view in precursor.boxes_px:
             x1, y1, x2, y2 = precursor.boxes_px[view]
-            assert 0 < change[y1:y2, x1:x2].max() < 0.2 * SMALL.white
+            assert 0 < change[y1:y2, x1:x2].max() < 0.4 * SMALL.white
             change[y1:y2, x1:x2] = 0
         assert not change.any()

@@ -22,6 +22,8 @@ _SECOND_CANCER: Final = 0.08
 _TRIES: Final = 200
 _CLEARANCE_MM: Final = 4.0
 _WEAKEST_PRECURSOR: Final = 0.3
+# Calcifications are called regional where they take up more than this (BI-RADS).
+_REGION_MM: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class _Planner:
         words = {key: str(random.choice(terms)) for key, terms in pattern.words.items()}
         diameter = self._diameter(random, pattern)
         place, diameter = self._place(random, side, pattern.kind, diameter, others)
+        if words.get("distribution") == "regional" and diameter < _REGION_MM * self.body.fit:
+            words["distribution"] = "grouped"
         return Planted(
             name=name,
             kind=pattern.kind,

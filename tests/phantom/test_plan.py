@@ -80,6 +80,10 @@ def test_sizes_are_those_of_screening() -> None:
     groups = [
         one.diameter_mm for one in lesions if one.descriptors.get("distribution") == "grouped"
     ]
+    regions = [
+        one.diameter_mm for one in lesions if one.descriptors.get("distribution") == "regional"
+    ]
+    assert min(regions) >= 20
     # A lesion that finds no room in a small breast is made smaller.
     assert min(masses) > 2.9
     assert max(masses) <= 35

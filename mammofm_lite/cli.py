@@ -475,3 +475,20 @@ def bench(
     if output:
         write_atomically(output, text.encode())
     click.echo(text if as_json else table(measured), nl=False)
+
+
+@cli.command(short_help="Test this machine.")
+@BUNDLE
+@THREADS
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def selftest(bundle: Path | None, threads: int | None, as_json: bool) -> None:
+    """Test this machine: does all work, and are a phantom's answers those that the bundle stores?
+
+    Exit status: 0 passed, 1 program or machine failed, 4 the bundle cannot be used.
+    """
+    from .selftest import run_selftest
+
+    test = run_selftest(bundle, threads)
+    click.echo(json.dumps(test.to_json(), indent=2) + "\n" if as_json else test.text(), nl=False)
+    if test.exit_status:
+        sys.exit(test.exit_status)

@@ -219,7 +219,7 @@ def test_signing_opens_no_connection(tmp_path: Path) -> None:
 def test_export_opens_no_connection(tmp_path: Path) -> None:
     """While torch and OpenVINO are loaded and the first graph is converted."""
     pytest.importorskip("torch")
-    recipe = Path(__file__).resolve().parents[1] / "export" / "recipes" / "demo.toml"
+    recipe = Path(__file__).resolve().parents[1] / "export" / "recipes" / "demo-synthetic.toml"
     code = (
         WATCHED
         + """

@@ -121,7 +121,7 @@ def test_a_result_that_is_a_link_is_replaced_not_followed(tmp_path: Path) -> Non
         ResultFolder(folder, ("json",), force=False)
 
 
-EXPORT = ROOT / "export" / "recipes" / "demo.toml"
+EXPORT = ROOT / "export" / "recipes" / "demo-synthetic.toml"
 
 
 @pytest.mark.parametrize(

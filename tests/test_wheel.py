@@ -85,7 +85,7 @@ def test_it_answers_a_study(clean: Path, tmp_path: Path) -> None:
 
 
 def test_export_says_what_it_needs(clean: Path, tmp_path: Path) -> None:
-    recipe = ROOT / "export" / "recipes" / "demo.toml"
+    recipe = ROOT / "export" / "recipes" / "demo-synthetic.toml"
     done = subprocess.run(
         [clean / "mammofm-lite", "export", recipe, "-o", tmp_path / "x.mfm"],
         capture_output=True,

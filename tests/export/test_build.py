@@ -11,7 +11,7 @@ from mammofm_lite.export import part as part_module
 from mammofm_lite.export.build import export_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "export" / "recipes" / "demo.toml"
+DEMO = ROOT / "export" / "recipes" / "demo-synthetic.toml"
 
 
 @pytest.fixture(scope="module")

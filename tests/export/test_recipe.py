@@ -10,10 +10,10 @@ from mammofm_lite.errors import ExportError
 from mammofm_lite.export.recipe import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "export" / "recipes"
-DEMO = (RECIPES / "demo.toml").read_text()
+DEMO = (RECIPES / "demo-synthetic.toml").read_text()
 
 
-@pytest.mark.parametrize("name", ["demo.toml", "full-synthetic.toml"])
+@pytest.mark.parametrize("name", ["demo.toml", "demo-synthetic.toml", "full-synthetic.toml"])
 def test_shipped_recipes_have_four_heads(name: str) -> None:
     recipe = load_recipe(RECIPES / name)
     heads = (recipe.diagnosis, recipe.localization, recipe.prognosis, recipe.report)

@@ -1,0 +1,241 @@
+"""The demonstration model as one torch module: the bundle's own modules, trained together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mammofm_lite._jsonread import Fields
+from mammofm_lite.export.models.asymmetry import AsymmetryConfig, AsymmetryHead
+from mammofm_lite.export.models.diagnosis import LinearClassifier
+from mammofm_lite.export.models.efficientnet import EfficientNet, Features, named_config
+from mammofm_lite.export.models.report import Memory, ReportConfig, ReportModel
+from mammofm_lite.export.models.retinanet import RetinaNet, RetinaNetConfig
+from mammofm_lite.export.recipe import PrognosisRecipe, Recipe, ReportRecipe
+from mammofm_lite.export.report_text import report_grammar, report_tokenizer
+from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
+from mammofm_lite.grammar import Grammar
+from mammofm_lite.views import STANDARD_VIEWS
+
+__all__ = ["DENSE_CLASSES", "DENSITIES", "DemoNetwork", "Prognoses", "ReportWords", "write_logits"]
+
+DENSITIES: Final = ("a", "b", "c", "d")
+KINDS: Final = (
+    "mass",
+    "calcifications",
+    "architectural_distortion",
+    "focal_asymmetry",
+    "intramammary_lymph_node",
+)
+DENSE_CLASSES: Final = (*KINDS, "malignant", "suspicious", "precursor")
+"""What every cell of a feature map is taught to say, so that lesions are learned where they are."""
+
+_PRIOR: Final = 0.01
+_START_RAW: Final = 3.0
+
+
+def _rare(layer: nn.Module) -> None:
+    """Start a layer of logits at the rarity of what it looks for (arXiv 1708.02002, 4.1)."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.constant_(layer.bias, float(torch.logit(torch.tensor(_PRIOR))))
+
+
+class ReportWords:
+    """Grammar and tokenizer of the reports, as the exporter makes them."""
+
+    def __init__(self) -> None:
+        self.grammar = Grammar.parse(Fields(report_grammar(), "grammar.json"))
+        self.tokenizer = report_tokenizer(self.grammar)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of one piece of text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+class Prognoses(nn.Module):
+    """The asymmetry heads of all years, with the standardisation that they share.
+
+    Because a head stretches every channel by one number, its heatmap is the root of a sum over
+    channels of squared stretch times squared pooled difference. The latter has no parameters.
+    """
+
+    def __init__(self, spec: PrognosisRecipe, channels: int) -> None:
+        super().__init__()
+        if spec.stretch != "vector" or not spec.flexible:
+            raise ValueError("training knows flexible heads with a vector stretch")
+        config = AsymmetryConfig(
+            channels, *spec.latent, stretch="vector", alignment=_alignment(spec)
+        )
+        self.heads = nn.ModuleList(AsymmetryHead(config) for _ in spec.years)
+        self.mean = nn.Parameter(torch.tensor(3.0))
+        self.log_std = nn.Parameter(torch.tensor(0.0))
+        self.latent = spec.latent
+        self.mirrors = config.alignment == "latent"
+
+    def squares(self, left: Tensor, right: Tensor) -> Tensor:
+        """Squared pooled differences ``[batch, channels, windows]`` of one projection's maps."""
+        difference = left - (right.flip(3) if self.mirrors else right)
+        window = [size // part for size, part in zip(left.shape[2:], self.latent, strict=True)]
+        pooled = functional.max_pool2d(difference.abs(), window, stride=1)
+        return (pooled * pooled).flatten(2)
+
+    def study_squares(self, maps: Tensor) -> Tensor:
+        """`squares` of both projections ``[studies, 2, channels, windows]``.
+
+        `maps` are those of the standard views in their order, study by study.
+        """
+        left_cc, left_mlo, right_cc, right_mlo = maps.unflatten(
+            0, (-1, len(STANDARD_VIEWS))
+        ).unbind(1)
+        return torch.stack([self.squares(left_cc, right_cc), self.squares(left_mlo, right_mlo)], 1)
+
+    def start(self, squares: Tensor) -> None:
+        """Scale all stretches so that the studies given score a low risk on average."""
+        raw = torch.sqrt(squares.sum(dim=2).amax(dim=2)).mean()
+        for head in self.heads:  # apart from each other, or equal years would be one graph
+            for stretch in (head.cc_stretch_params, head.mlo_stretch_params):
+                stretch.uniform_(0.95, 1.05).mul_(_START_RAW / raw)
+        self.mean.fill_(_START_RAW + 2)
+
+    def logits(self, squares: Tensor) -> Tensor:
+        """Logits of the risk ``[batch, years]`` from squares ``[batch, 2, channels, windows]``."""
+        stretch = torch.stack(
+            [torch.stack([h.cc_stretch_params, h.mlo_stretch_params]) for h in self.heads]
+        )
+        heat = torch.einsum("ypc,bpcw->bypw", stretch * stretch, squares)
+        raw = torch.sqrt(heat.amax(dim=3) + 1e-8).mean(dim=2)
+        return (raw - self.mean) / self.log_std.exp()
+
+
+def _alignment(spec: PrognosisRecipe) -> Any:
+    return None if spec.alignment == "none" else spec.alignment
+
+
+class PooledAnswers(NamedTuple):
+    """Logits of the diagnosis head per picture."""
+
+    malignancy: Tensor
+    """``[batch]``."""
+    density: Tensor
+    """``[batch, 4]``."""
+
+
+class DemoNetwork(nn.Module):
+    """Encoder and heads with the sizes of a recipe."""
+
+    def __init__(self, recipe: Recipe, words: ReportWords) -> None:
+        super().__init__()
+        assert recipe.localization is not None
+        assert recipe.prognosis is not None
+        assert recipe.report is not None
+        spec = recipe.encoders[0]
+        config = named_config(spec.architecture, spec.padding)
+        channels = config.head_channels
+        self.kinds = recipe.localization.labels
+        self.encoder = EfficientNet(config)
+        self.malignancy = LinearClassifier(channels, 1)
+        self.density = LinearClassifier(channels, len(DENSITIES))
+        detector = RetinaNetConfig(
+            config.pyramid_channels, len(self.kinds), recipe.localization.channels
+        )
+        self.localization = RetinaNet(detector)
+        self.dense_c3 = nn.Conv2d(config.pyramid_channels[0], len(DENSE_CLASSES), 1)
+        self.dense_map = nn.Conv2d(channels, len(DENSE_CLASSES), 1)
+        self.prognosis = Prognoses(recipe.prognosis, channels)
+        size = (recipe.preprocessing.height, recipe.preprocessing.width)
+        self.report = ReportModel(
+            _report_config(recipe.report, config.feature_shapes(size)["map"], words)
+        )
+        self._start()
+
+    def _start(self) -> None:
+        for module in self.encoder.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        regression: Any = self.localization.regressionModel
+        classification: Any = self.localization.classificationModel
+        nn.init.zeros_(regression.output.bias)
+        for layer in (classification.output, self.dense_c3, self.dense_map):
+            _rare(layer)
+        for embedding in (m for m in self.report.modules() if isinstance(m, nn.Embedding)):
+            nn.init.normal_(embedding.weight, std=0.1)
+
+    def features(self, picture: Tensor) -> Features:
+        """Features of grey pictures ``[batch, 1, height, width]`` from 0 to 1."""
+        x = ((picture - PIXEL_MEAN) / PIXEL_STD).expand(-1, 3, -1, -1)
+        return self.encoder.features(x.contiguous(memory_format=torch.channels_last))
+
+    def pooled(self, features: Features) -> PooledAnswers:
+        """The diagnosis head."""
+        pooled = features.pooled
+        return PooledAnswers(self.malignancy(pooled)[:, 0], self.density(pooled))
+
+
+def _report_config(
+    spec: ReportRecipe, map_shape: Sequence[int], words: ReportWords
+) -> ReportConfig:
+    _, channels, rows, columns = map_shape
+    return ReportConfig(
+        channels=channels,
+        rows=rows,
+        columns=columns,
+        dim=spec.dim,
+        heads=spec.heads,
+        fusion_layers=spec.fusion_layers,
+        decoder_layers=spec.decoder_layers,
+        vocabulary=words.tokenizer.get_vocab_size(),
+        max_tokens=spec.max_tokens,
+    )
+
+
+def write_logits(model: ReportModel, tokens: Tensor, memory: Memory) -> Tensor:
+    """Logits after every token at once, as `ReportModel.step` gives them one by one.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        int64 ``[batch, n]``, the begin token first.
+
+    Returns
+    -------
+    Tensor
+        ``[batch, n, vocabulary]``.
+    """
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    x = model.token_embedding(tokens) + model.position_embedding(places)
+    for index, layer in enumerate(model.decoder):
+        x = x + _look_back(layer.self_attention, layer.self_norm(x))
+        look = (memory.keys[index], memory.values[index], memory.mask)
+        x = x + layer.cross_attention(layer.cross_norm(x), *look)
+        x = x + layer.mlp(layer.mlp_norm(x))
+    logits: Tensor = model.decoder_norm(x) @ model.token_embedding.weight.T
+    return logits
+
+
+def _look_back(attention: Any, x: Tensor) -> Tensor:
+    """Self-attention of every token to itself and its forerunners."""
+    key, value = attention.key_value(x)
+    batch, heads, count, width = key.shape
+    query = attention.query(x).reshape(batch, count, heads, width).transpose(1, 2)
+    looked = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    out: Tensor = attention.out(looked.transpose(1, 2).reshape(batch, count, heads * width))
+    return out
+
+
+def parts_of(network: DemoNetwork) -> Mapping[str, Mapping[str, Tensor]]:
+    """State dicts of the bundle's parts, by the `key` that the recipe gives them."""
+    years = {f"year{i}": head for i, head in enumerate(network.prognosis.heads, start=1)}
+    modules = {
+        "encoder": network.encoder,
+        "malignancy": network.malignancy,
+        "density": network.density,
+        "localization": network.localization,
+        "report": network.report,
+        **years,
+    }
+    return {key: module.state_dict() for key, module in modules.items()}

@@ -1,0 +1,237 @@
+"""Operating points and calibration, chosen on phantoms that nothing was trained on.
+
+Every choice is folded into what the bundle already has: the linear layer of the malignancy label,
+the shared standardisation of the asymmetry heads, and the thresholds of the recipe.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mammofm_lite.export.models.boxes import postprocess
+from mammofm_lite.phantom import PhantomTruth
+
+from .batches import whole_views
+from .data import Study
+from .losses import overlaps
+from .network import DENSITIES, DemoNetwork
+from .stages import risks
+
+__all__ = ["Answers", "Points", "answers", "area_under_curve", "choose_points", "study_probability"]
+
+FALSE_MARKS_PER_IMAGE: Final = 0.5
+_HIT_IOU: Final = 0.3
+_LEAST_SCORE: Final = 0.05
+_MOST_MARKS: Final = 100
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One box of the detector: its score, and the lesion it hits (-1 for none)."""
+
+    score: float
+    lesion: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of some studies.
+
+    Attributes
+    ----------
+    malignancy
+        Logits ``[studies, 4]``.
+    density
+        Probabilities ``[studies, 4, classes]``.
+    risk
+        Logits ``[studies, years]``.
+    marks
+        Per picture, by falling score.
+    lesions
+        How many lesions each picture shows.
+    """
+
+    malignancy: Tensor
+    density: Tensor
+    risk: Tensor
+    marks: Sequence[Sequence[Mark]]
+    lesions: Sequence[int]
+
+
+@torch.no_grad()
+def answers(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> Answers:
+    """Ask the network as the bundle will be asked, study by study."""
+    network.eval()
+    malignancy, density, risk = [], [], []
+    marks: list[list[Mark]] = []
+    lesions: list[int] = []
+    for study in (studies[index] for index in range(len(studies))):
+        pictures = whole_views([study], network.kinds, None)
+        size = (int(pictures.grey.shape[2]), int(pictures.grey.shape[3]))
+        features = network.features(pictures.grey.to(device))
+        pooled = network.pooled(features)
+        malignancy.append(pooled.malignancy.cpu())
+        density.append(torch.softmax(pooled.density, dim=1).cpu())
+        prognosis = network.prognosis
+        risk.append(prognosis.logits(prognosis.study_squares(features.map))[0].cpu())
+        raw = network.localization.raw(features.c3, features.c4, features.c5, size)
+        boxes = network.localization.decode(raw.deltas.cpu(), size)
+        for row, target in enumerate(pictures.targets):
+            found = postprocess(boxes[row], raw.scores[row].cpu())[:_MOST_MARKS]
+            marks.append(_marks(found.boxes.numpy(), found.scores.tolist(), target.boxes))
+            lesions.append(len(target.boxes))
+    return Answers(torch.stack(malignancy), torch.stack(density), torch.stack(risk), marks, lesions)
+
+
+def _marks(boxes: Floats, scores: Sequence[float], targets: Floats) -> list[Mark]:
+    """A mark hits the lesion that holds its centre or overlaps it by 0.3; each is hit once."""
+    if not len(targets):
+        return [Mark(score, -1) for score in scores]
+    centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    inside = ((centre >= targets[None, :, :2]) & (centre <= targets[None, :, 2:])).all(axis=2)
+    shares = overlaps(boxes, targets)
+    hits = inside | (shares >= _HIT_IOU)
+    free = np.ones(len(targets), bool)
+    marks = []
+    for hit, share, score in zip(hits, shares, scores, strict=True):
+        usable = hit & free
+        lesion = int(np.argmax(np.where(usable, share, -1))) if usable.any() else -1
+        if lesion >= 0:
+            free[lesion] = False
+        marks.append(Mark(score, lesion))
+    return marks
+
+
+# -------------------- what is chosen
+
+
+@dataclass(frozen=True)
+class Points:
+    """What goes into the recipe: thresholds, and the standardisation of the prognosis."""
+
+    malignancy: float
+    localization: float
+    mean: float
+    std: float
+
+
+def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[PhantomTruth]) -> Points:
+    """Calibrate the network in place, and choose the thresholds.
+
+    Parameters
+    ----------
+    given
+        The network's answers about the validation studies, before calibration.
+    truths
+        Of the same studies.
+    """
+    malignant = torch.tensor([float(truth.malignant) for truth in truths])
+    scale, shift = _fitted(
+        lambda a, c: functional.binary_cross_entropy(
+            study_probability(given.malignancy * a + c).clamp(1e-6, 1 - 1e-6), malignant
+        )
+    )
+    head = network.malignancy.classifier.classification_head
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale).add_(shift)
+    probability = study_probability(given.malignancy * scale + shift)
+    wanted = risks(truths)
+    slope, offset = _fitted(
+        lambda a, c: functional.binary_cross_entropy_with_logits(given.risk * a + c, wanted)
+    )
+    prognosis = network.prognosis
+    std = float(prognosis.log_std.detach().exp())
+    return Points(
+        malignancy=_best_threshold(probability.numpy(), [truth.recall for truth in truths]),
+        localization=_mark_threshold(given),
+        mean=float(prognosis.mean.detach()) - offset * std / slope,
+        std=std / slope,
+    )
+
+
+def study_probability(logits: Tensor) -> Tensor:
+    """Probability of a study from the logits ``[studies, 4]`` of its views, as the bundle has it.
+
+    The mean over the views of a breast, then the worse breast.
+    """
+    return torch.sigmoid(logits).unflatten(1, (2, 2)).mean(dim=2).amax(dim=1)
+
+
+def _fitted(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float]:
+    """The positive scale and the shift of logits that minimise a loss (Platt 1999)."""
+    log_scale, shift = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(log_scale.exp(), shift)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return float(log_scale.detach().exp()), float(shift.detach())
+
+
+def _best_threshold(probability: Floats, positive: Sequence[bool]) -> float:
+    """The threshold with the most right answers about the recall; halfway between two answers."""
+    order = np.argsort(-probability)
+    sorted_truth = np.array(positive, bool)[order]
+    right = np.concatenate([[0], np.cumsum(np.where(sorted_truth, 1, -1))])
+    cut = int(np.argmax(right))
+    values = np.concatenate([[1.0], probability[order], [0.0]])
+    return float(np.clip((values[cut] + values[cut + 1]) / 2, 0.01, 0.99))
+
+
+def _mark_threshold(given: Answers) -> float:
+    """The score above which there are half as many false marks as pictures."""
+    false = sorted((m.score for marks in given.marks for m in marks if m.lesion < 0), reverse=True)
+    allowed = int(FALSE_MARKS_PER_IMAGE * len(given.marks))
+    score = false[allowed] if allowed < len(false) else _LEAST_SCORE
+    return float(np.clip(np.nextafter(np.float32(score), np.float32(1)), _LEAST_SCORE, 1))
+
+
+# -------------------- how good that is
+
+
+def area_under_curve(positive: npt.ArrayLike, score: npt.ArrayLike) -> float:
+    """Share of pairs in the right order, equal ones counting half; NaN without pairs."""
+    truth, values = np.asarray(positive, bool), np.asarray(score, np.float64)
+    difference = values[truth][:, None] - values[~truth][None]
+    if not difference.size:
+        return float("nan")
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def sensitivity(given: Answers, threshold: float) -> float:
+    """Share of the lesions, in every view, that a mark at or above a threshold hits."""
+    hit = sum(m.lesion >= 0 and m.score >= threshold for marks in given.marks for m in marks)
+    return hit / max(sum(given.lesions), 1)
+
+
+def summary(given: Answers, truths: Sequence[PhantomTruth], points: Points) -> dict[str, float]:
+    """The figures of the log; `benchmarks/demo_quality.py` measures on other seeds."""
+    malignant = [truth.malignant for truth in truths]
+    density = given.density.unflatten(1, (2, 2)).mean(dim=2).argmax(dim=2).amax(dim=1)
+    known = torch.tensor([DENSITIES.index(truth.density) for truth in truths])
+    figures = {
+        "malignancy AUC": area_under_curve(malignant, study_probability(given.malignancy)),
+        "density accuracy": float((density == known).float().mean()),
+        "sensitivity": sensitivity(given, points.localization),
+    }
+    for year in range(given.risk.shape[1]):
+        events = [(t.years_to_cancer or np.inf) <= year + 1 for t in truths]
+        own = area_under_curve(events, given.risk[:, year].numpy())
+        best = area_under_curve(events, [t.risk_by_year[year] for t in truths])
+        figures[f"year {year + 1} AUC"] = own
+        figures[f"best {year + 1}"] = best
+    return figures

@@ -1,0 +1,414 @@
+"""Training of the demonstration model: its parts against independent truths, and a tiny overfit."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mammofm_lite.errors import ExportError, UsageError
+from mammofm_lite.export.models.asymmetry import AsymmetryHead
+from mammofm_lite.export.models.boxes import anchor_boxes, decode_boxes
+from mammofm_lite.export.models.report import ReportConfig, ReportModel
+from mammofm_lite.export.recipe import load_recipe
+from mammofm_lite.export.training import data, loop, losses
+from mammofm_lite.export.training.batches import CropPlan, _cut_boxes, whole_views
+from mammofm_lite.export.training.data import DataPlan, Study, View, make_studies
+from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
+from mammofm_lite.export.training.network import (
+    DENSE_CLASSES,
+    DemoNetwork,
+    Prognoses,
+    ReportWords,
+    parts_of,
+    write_logits,
+)
+from mammofm_lite.export.training.plan import Plan
+from mammofm_lite.export.training.points import (
+    Answers,
+    Mark,
+    Points,
+    _best_threshold,
+    _marks,
+    choose_points,
+    study_probability,
+)
+from mammofm_lite.export.training.stages import CropLosses, ViewLosses, start_prognosis
+from mammofm_lite.export.training.write import filled_recipe
+from mammofm_lite.export.weights import load_into
+from mammofm_lite.phantom import PhantomLesion, PhantomTruth, render_phantom
+from mammofm_lite.prepare import PreprocessingSpec, prepare_view
+from mammofm_lite.views import STANDARD_VIEWS
+
+RECIPE = Path(__file__).resolve().parents[2] / "export" / "recipes" / "demo.toml"
+SIDE = 160  # the smallest picture whose map has the five cells that the prognosis divides
+
+
+@pytest.fixture(autouse=True)
+def _gradients() -> Iterator[None]:
+    with torch.enable_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def network() -> DemoNetwork:
+    """A network for small pictures."""
+    torch.manual_seed(0)
+    recipe = load_recipe(RECIPE)
+    small = replace(recipe.preprocessing, height=SIDE, width=SIDE)
+    return DemoNetwork(replace(recipe, preprocessing=small), ReportWords())
+
+
+def drawn_study(seed: int, *, malignant: bool) -> Study:
+    """A study without rendering: noise, and in the left breast a bright square or nothing."""
+    random = np.random.default_rng(seed)
+    box = np.array([[60, 70, 100, 110]], np.float32)
+    views = {}
+    for view in STANDARD_VIEWS:
+        image = random.integers(20, 120, (SIDE, SIDE)).astype(np.uint8)
+        image[:8] = 0
+        shown = malignant and view.startswith("L")
+        if shown:
+            image[70:110, 60:100] += 120
+        some = slice(0, int(shown))
+        views[view] = View(image, box[some], (0,)[some], np.zeros((0, 4), np.float32))
+    lesion = PhantomLesion(
+        kind="mass", laterality="L", malignant=True, suspicious=True, benign_type=None,
+        descriptors={"shape": "irregular", "margin": "spiculated", "density": "high"},
+        quadrant="upper outer", clock=1, depth="middle", nipple_depth_mm=30.0, diameter_mm=12.0,
+        boxes_px={"L-CC": (60, 70, 100, 110), "L-MLO": (60, 70, 100, 110)}, contrast_to_noise={},
+    )  # fmt: skip
+    lesions = (lesion,) if malignant else ()
+    risk = (0.9,) * 5 if malignant else (0.05,) * 5
+    truth = PhantomTruth(
+        seed, "b", lesions, 0.0, None, malignant, malignant, 0.5 if malignant else None, risk
+    )
+    return Study(truth, views)
+
+
+def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) -> None:
+    """Crops: the square is found and called. Whole views: every head gets a gradient."""
+    studies = [drawn_study(1, malignant=True), drawn_study(2, malignant=False)]
+    device = torch.device("cpu")
+    told: list[str] = []
+    crop = CropLosses(network, studies, CropPlan(64, 8), device)
+
+    def now() -> dict[str, float]:
+        network.train()
+        return {k: float(v.detach()) for k, v in crop(np.random.default_rng(0)).items()}
+
+    first = now()
+    rates = dict.fromkeys(("encoder", "malignancy", "localization", "dense"), 2e-3)
+    budget = Budget(0, steps=40)
+    run_stage(Stage("crops", 1, network, crop, rates, budget, 0), tmp_path / "a", told.append)
+    last = now()
+    assert last["cells"] < 0.6 * first["cells"]
+    assert last["boxes"] < 0.8 * first["boxes"]
+    assert last["malignancy"] < 0.8 * first["malignancy"]
+    assert "crops: 40 steps" in told[-1]
+    network.requires_grad_(True)
+    start_prognosis(network, studies, device)
+    found = ViewLosses(network, studies, 1, device)(np.random.default_rng(0))
+    assert set(found) == {"boxes", "cells", "malignancy", "density", "risk"}
+    sum(found.values()).backward()
+    heads = network.prognosis.heads
+    assert all(head.cc_stretch_params.grad.abs().sum() > 0 for head in heads)
+    assert all(torch.isfinite(loss) for loss in found.values())
+
+
+# -------------------- the loop
+
+
+def _small_stage(module: nn.Module, steps: int, stop_at: int | None = None) -> Stage:
+    calls = []
+
+    def loss(random: np.random.Generator) -> dict[str, torch.Tensor]:
+        calls.append(None)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        picture = torch.from_numpy(random.standard_normal((8, 3)).astype(np.float32))
+        return {"square": ((module(picture) - picture[:, :1]) ** 2).mean()}
+
+    return Stage("small", 7, module, loss, {"": 1e-2}, Budget(0, steps=steps), seed=3)
+
+
+def test_a_killed_stage_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SAVE_SECONDS", -1.0)
+    torch.manual_seed(0)
+    start = nn.Linear(3, 1).state_dict()
+    weights = []
+    for stop_at in (None, 6):
+        module = nn.Linear(3, 1)
+        module.load_state_dict(start)
+        path = tmp_path / f"{stop_at}.state"
+        if stop_at:
+            with pytest.raises(KeyboardInterrupt):
+                run_stage(_small_stage(module, 12, stop_at), path, print)
+            module = nn.Linear(3, 1)  # a new process: nothing is left but the file
+        run_stage(_small_stage(module, 12), path, print)
+        weights.append(module.weight.detach().clone())
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], start["weight"])
+
+
+def test_a_stage_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "x.state"
+    path.write_bytes(b"no state")
+    with pytest.raises(ExportError, match=r"x\.state is unreadable; delete it"):
+        run_stage(_small_stage(nn.Linear(3, 1), 1), path, print)
+    run_stage(_small_stage(nn.Linear(3, 1), 1), tmp_path / "y.state", print)
+    with pytest.raises(ExportError, match=r"y\.state is of another model"):
+        run_stage(_small_stage(nn.Linear(3, 2), 1), tmp_path / "y.state", print)
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
+    module = nn.Linear(3, 1)
+    stage = replace(
+        _small_stage(module, 2), loss=lambda random: {"odd": module.weight.sum() * float("nan")}
+    )
+    with pytest.raises(ExportError, match="small: the loss of step 0 is not finite"):
+        run_stage(stage, tmp_path / "z.state", print)
+
+
+def test_hours_have_bounds() -> None:
+    with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):
+        Plan.for_hours(0, seed=0)
+    plan = Plan.for_hours(2, seed=0)
+    stages = (plan.crops_budget, plan.views_budget, plan.report_budget, plan.risk_budget)
+    assert sum(stage.seconds for stage in stages) < 0.85 * 7200
+
+
+# -------------------- data
+
+
+def test_phantoms_are_rendered_once_and_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_CHUNK", 2)
+    plan = DataPlan(range(3, 6), 1.0, PreprocessingSpec(64, 48, mirror="right"))
+    told: list[tuple[int, int]] = []
+    made = make_studies(tmp_path, plan, workers=0, tell=lambda *n: told.append(n))
+    assert told == [(0, 3), (2, 3), (3, 3)]
+    assert made[2].truth == render_phantom(5, plan.options)[0]
+    assert [truth.seed for truth in made.truths()] == [3, 4, 5]
+    before = [study.views["R-CC"].image.copy() for study in made]
+    (tmp_path / "00001.1").unlink()  # as if killed while this chunk was made
+    told.clear()
+    again = make_studies(tmp_path, plan, workers=0, tell=lambda *n: told.append(n))
+    assert told == [(2, 3), (3, 3)]
+    assert all(map(np.array_equal, [study.views["R-CC"].image for study in again], before))
+    other = replace(plan, seeds=range(3, 4), preprocessing=PreprocessingSpec(64, 48))
+    make_studies(tmp_path, other, workers=0, tell=lambda *n: None)
+    assert not (tmp_path / "00001.npy").exists()
+
+
+def test_boxes_lie_where_the_lesions_are(tmp_path: Path) -> None:
+    """Of a phantom with and one without its lesions, only what lies in the boxes differs."""
+    spec = PreprocessingSpec(128, 96, mirror="right")
+    plan = DataPlan(range(1), 1.0, spec)
+    seed, study = 0, make_studies(tmp_path, plan, workers=0, tell=lambda *n: None)[0]
+    assert study.truth.lesions
+    assert study.truth.precursor is None
+    bare, pictures = render_phantom(seed, replace(plan.options, lesions=0))
+    assert not bare.lesions
+    for name, view in study.views.items():
+        plain = prepare_view(
+            pictures[name],
+            photometric_interpretation="MONOCHROME2",
+            rescale_slope=1.0,
+            rescale_intercept=0.0,
+            laterality=name[0],
+            spec=spec,
+        ).image
+        changed = np.abs(view.image.astype(int) - plain) > 25
+        covered = np.zeros(changed.shape, bool)
+        for x1, y1, x2, y2 in view.boxes:
+            covered[int(y1 - 1) : int(y2 + 2), int(x1 - 1) : int(x2 + 2)] = True
+        assert not (changed & ~covered).any()
+        assert not len(view.boxes) or (changed & covered).any()
+
+
+def test_a_crop_moves_and_flips_its_boxes() -> None:
+    picture = np.zeros((50, 40), np.float32)
+    picture[20:25, 10:18] = 1
+    boxes = np.array([[10, 20, 18, 25], [30, 40, 39, 49]], np.float32)
+    for flips in ([False, False], [True, False], [False, True], [True, True]):
+        cut = picture[12:32, 5:25]
+        for axis in np.flatnonzero(flips):
+            cut = np.flip(cut, axis)
+        moved, kept = _cut_boxes(boxes, (5, 12), 20, np.array(flips))
+        assert kept.tolist() == [True, False]
+        x1, y1, x2, y2 = moved[0].astype(int)
+        assert cut[y1:y2, x1:x2].all()
+        assert cut.sum() == (y2 - y1) * (x2 - x1)
+
+
+def test_unvaried_views_are_what_the_encoder_graph_makes_of_them() -> None:
+    study = drawn_study(1, malignant=True)
+    pictures = whole_views([study], ("mass",), None)
+    assert float(pictures.grey.min()) == 0
+    assert float(pictures.grey.max()) == 1
+    assert [one.malignant for one in pictures.targets] == [True, True, False, False]
+
+
+# -------------------- losses
+
+
+def test_anchors_meet_their_boxes() -> None:
+    size = (96, 96)
+    boxes = np.array([[10, 12, 44, 50], [60, 60, 63, 64]], np.float32)
+    matched = losses.match_anchors(boxes, size)
+    anchors = anchor_boxes(size)
+    assert {0, 1, -1, -2} == set(matched.tolist())
+    shares = losses.overlaps(anchors, boxes)
+    assert (shares[matched == -1].max(axis=1) < 0.4).all()
+    assert (matched[shares[:, 0] >= 0.5] == 0).all()
+    at = matched >= 0
+    deltas = losses._deltas(anchors[at], boxes[matched[at]])
+    decoded = decode_boxes(torch.from_numpy(anchors[at]), torch.from_numpy(deltas)).numpy()
+    np.testing.assert_allclose(decoded, boxes[matched[at]], atol=1e-3)
+    assert (losses.match_anchors(np.zeros((0, 4), np.float32), size) == -1).all()
+
+
+def test_cells_of_a_box_say_what_it_is() -> None:
+    flags = np.zeros((1, len(DENSE_CLASSES)), np.float32)
+    flags[0, 0] = 1
+    precursor = DENSE_CLASSES.index("precursor")
+    one = losses.Targets(
+        np.array([[16, 32, 48, 64]], np.float32), np.array([0]), flags, False,
+        np.array([[5, 5, 6, 6]], np.float32),
+    )  # fmt: skip
+    wanted = losses.dense_targets([one], (6, 6), (96, 96), precursor)[0]
+    assert np.argwhere(wanted[0]).tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
+    assert np.argwhere(wanted[precursor]).tolist() == [[0, 0]]
+    assert wanted.sum() == 5
+
+
+# -------------------- the heads against the modules that are exported
+
+
+def test_teacher_forcing_is_stepping() -> None:
+    torch.manual_seed(1)
+    model = ReportModel(ReportConfig(16, 2, 3, 64, 2, 1, 2, 40, 12)).eval()
+    maps = [torch.randn(2, 16, 2, 3) for _ in STANDARD_VIEWS]
+    memory = model.memory(maps, torch.tensor([[1.0, 1, 1, 1], [1, 0, 1, 0]]))
+    tokens = torch.randint(0, 40, (2, 7))
+    cache, rows = model.empty_cache(2), []
+    for position in range(7):
+        step = model.step(
+            tokens[:, position : position + 1], torch.tensor([[position]]), memory, cache
+        )
+        cache = list(zip(step.keys, step.values, strict=True))
+        rows.append(step.logits)
+    torch.testing.assert_close(
+        write_logits(model, tokens, memory), torch.stack(rows, 1), atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("alignment", ["none", "latent"])
+def test_the_prognosis_is_that_of_the_exported_heads(alignment: str) -> None:
+    spec = load_recipe(RECIPE).prognosis
+    assert spec is not None
+    prognoses = Prognoses(replace(spec, alignment=alignment), 6)
+    torch.manual_seed(2)
+    for head in prognoses.heads:
+        nn.init.uniform_(head.cc_stretch_params)
+        nn.init.uniform_(head.mlo_stretch_params)
+    maps = torch.randn(8, 6, 20, 12)
+    logits = prognoses.logits(prognoses.study_squares(maps))
+    cc_left, mlo_left, cc_right, mlo_right = maps.unflatten(0, (2, 4)).unbind(1)
+    for year, head in enumerate(prognoses.heads):
+        config = replace(head.config, mean=float(prognoses.mean.detach()), std=1.0)
+        exported = AsymmetryHead(config)
+        exported.load_state_dict(head.state_dict())
+        answer = exported(cc_left, cc_right, mlo_left, mlo_right, torch.ones(2, 2))
+        torch.testing.assert_close(logits[:, year], answer.scaled, atol=1e-4, rtol=1e-4)
+
+
+def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) -> None:
+    """What training writes is what export reads, tensor by tensor."""
+    save_state(tmp_path / "model.pth", {k: dict(v) for k, v in parts_of(network).items()})
+    points = Points(malignancy=0.31, localization=0.42, mean=4.5, std=0.75)
+    (tmp_path / "demo.toml").write_text(filled_recipe(RECIPE.read_text(), points))
+    recipe = load_recipe(tmp_path / "demo.toml")
+    assert recipe.diagnosis is not None
+    assert recipe.localization is not None
+    assert recipe.prognosis is not None
+    assert recipe.report is not None
+    assert recipe.diagnosis.labels[0].threshold == 0.31
+    assert recipe.localization.threshold == 0.42
+    assert (recipe.prognosis.mean, recipe.prognosis.std) == (4.5, 0.75)
+    assert not recipe.synthetic
+    assert "never for any patient" in recipe.intended_use
+    assert "synthetic phantoms" in recipe.notice
+    modules = {
+        "encoder": network.encoder, "malignancy": network.malignancy, "density": network.density,
+        "localization": network.localization, "report": network.report,
+        **{f"year{i}": head for i, head in enumerate(network.prognosis.heads, 1)},
+    }  # fmt: skip
+    seen = set()
+    for _, source in recipe.sources():
+        before = {k: v.clone() for k, v in modules[source.key].state_dict().items()}
+        for tensor in modules[source.key].state_dict().values():
+            tensor.zero_()
+        load_into(modules[source.key], source)
+        after = modules[source.key].state_dict()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        seen.add(source.key)
+    assert seen == set(modules)
+
+
+def test_a_recipe_without_a_line_to_fill_is_refused() -> None:
+    points = Points(0.5, 0.5, 1.0, 1.0)
+    with pytest.raises(ExportError, match="one line with '# measured: malignancy', has 0"):
+        filled_recipe("std = 1.0  # measured: std\n", points)
+
+
+# -------------------- operating points
+
+
+def test_calibration_is_folded_into_the_layers(network: DemoNetwork) -> None:
+    """Logits three times too large and off by two come back, and so do those of the risk."""
+    random = np.random.default_rng(4)
+    true = torch.from_numpy(random.normal(-1, 2, (4000, 1)).astype(np.float32)).expand(-1, 4)
+    drawn = random.random(4000) < study_probability(true).numpy()
+    risk = torch.from_numpy(random.normal(-2, 1, (4000, 5)).astype(np.float32))
+    base = drawn_study(0, malignant=False).truth
+    truths = [
+        replace(base, malignant=bool(m), recall=bool(m), risk_by_year=tuple(r))
+        for m, r in zip(drawn, torch.sigmoid(risk).tolist(), strict=True)
+    ]
+    marks = [[Mark(1 - i / 4000, -1)] for i in range(4000)]
+    given = Answers(true * 3 + 2, torch.zeros(4000, 4, 4), risk * 2 - 1, marks, [0] * 4000)
+    head = network.malignancy.classifier.classification_head
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    with torch.no_grad():
+        network.prognosis.mean.fill_(5.0)
+        network.prognosis.log_std.fill_(0.0)
+    points = choose_points(network, given, truths)
+    torch.testing.assert_close(head.weight, weight / 3, rtol=0.1, atol=0)
+    torch.testing.assert_close(head.bias, (bias - 2) / 3, rtol=0.1, atol=0.1)
+    # (raw - 5) / 1 = 2 r - 1, so r = (raw - 4) / 2
+    assert points.mean == pytest.approx(4, abs=0.02)
+    assert points.std == pytest.approx(2, abs=0.02)
+    assert points.malignancy == pytest.approx(0.5, abs=0.12)
+    false = sum(mark[0].score >= points.localization for mark in marks)
+    assert false == 2000
+
+
+def test_a_mark_hits_by_its_centre_or_by_overlap_and_once() -> None:
+    targets = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    boxes = np.array([[4, 4, 6, 6], [0, 0, 10, 10], [15, 0, 30, 12], [50, 50, 60, 60]], np.float32)
+    marks = _marks(boxes, [0.9, 0.8, 0.7, 0.6], targets)
+    assert [mark.lesion for mark in marks] == [0, -1, 1, -1]
+
+
+def test_the_recall_threshold_gives_the_most_right_answers() -> None:
+    probability = np.array([0.9, 0.2, 0.7, 0.4, 0.6], np.float32)
+    threshold = _best_threshold(probability, [True, False, True, False, False])
+    assert 0.6 < threshold < 0.7

@@ -1,0 +1,115 @@
+"""Every truth of a phantom becomes a report that the grammar reads back to the same fields."""
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mammofm_lite.errors import ExportError
+from mammofm_lite.export.report_text import _DENSITY as DENSITY_WORDS
+from mammofm_lite.export.report_text import (
+    _DISTRIBUTION,
+    _MARGIN,
+    _MORPHOLOGY,
+    _SHAPE,
+    MOST_FINDINGS,
+)
+from mammofm_lite.export.training.network import KINDS, ReportWords
+from mammofm_lite.export.training.report_truth import Wanted, report_pieces, wanted_report
+from mammofm_lite.phantom import PhantomLesion, PhantomTruth
+from mammofm_lite.report import read_report
+from mammofm_lite.views import STANDARD_VIEWS, ViewName
+
+VIEW_SETS = [views for n in range(1, 5) for views in combinations(STANDARD_VIEWS, n)]
+
+
+@pytest.fixture(scope="module")
+def words() -> ReportWords:
+    return ReportWords()
+
+
+@st.composite
+def lesions(draw: st.DrawFn) -> PhantomLesion:
+    kind = draw(st.sampled_from(KINDS))
+    descriptors = {
+        "mass": {"shape": _SHAPE, "margin": _MARGIN, "density": tuple(DENSITY_WORDS)},
+        "calcifications": {"morphology": tuple(_MORPHOLOGY), "distribution": _DISTRIBUTION},
+    }.get(kind, {})
+    return PhantomLesion(
+        kind=kind,
+        laterality=draw(st.sampled_from(["L", "R"])),
+        malignant=False,
+        suspicious=draw(st.booleans()),
+        benign_type=None,
+        descriptors={name: draw(st.sampled_from(values)) for name, values in descriptors.items()},
+        quadrant=draw(
+            st.sampled_from(["upper outer", "upper inner", "lower outer", "lower inner"])
+        ),
+        clock=12,
+        depth=draw(st.sampled_from(["anterior", "middle", "posterior"])),
+        nipple_depth_mm=30.0,
+        diameter_mm=10.0,
+        boxes_px={},
+        contrast_to_noise={},
+    )
+
+
+def truth_of(density: str, found: list[PhantomLesion]) -> PhantomTruth:
+    recall = any(lesion.suspicious for lesion in found)
+    return PhantomTruth(0, density, tuple(found), 0.0, None, False, recall, None, (0.0,) * 5)
+
+
+@given(st.sampled_from("abcd"), st.lists(lesions(), max_size=6), st.sampled_from(VIEW_SETS))
+@settings(max_examples=150, deadline=None)
+def test_a_truth_is_read_back(
+    words: ReportWords, density: str, found: list[PhantomLesion], views: tuple[ViewName, ...]
+) -> None:
+    language = words.grammar.language(views)
+    wanted = wanted_report(truth_of(density, found), views)
+    text = "".join(report_pieces(wanted, language))
+    report = read_report(words.grammar, language, text)
+    assert report.composition == density
+    assert report.recall == wanted.recall
+    assert report.management == wanted.fields["management"]
+    for side, breast in report.breasts.items():
+        assert [(f.kind, dict(f.descriptors)) for f in breast.findings] == [
+            (finding.kind, dict(finding.descriptors)) for finding in wanted.findings[side]
+        ]
+        shown = {view[2:] for view in views if view.startswith(side)}
+        own = [lesion for lesion in found if lesion.laterality == side]
+        if shown == {"CC", "MLO"}:
+            assert len(breast.findings) == min(len(own), MOST_FINDINGS)
+            told = {f.descriptors["location"] for f in breast.findings}
+            assert told <= {lesion.quadrant.replace(" ", "_") + "_quadrant" for lesion in own}
+        elif shown == {"CC"}:
+            assert {f.descriptors["location"] for f in breast.findings} <= {
+                f"{lesion.quadrant.split()[1]}_half" for lesion in own
+            }
+        elif not shown:
+            assert breast.status == "not_imaged"
+
+
+@given(st.lists(lesions(), max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_all_views_recall_what_is_suspicious(found: list[PhantomLesion]) -> None:
+    truth = truth_of("b", found)
+    assert wanted_report(truth).recall == truth.recall
+
+
+def test_the_pieces_are_cut_as_the_automaton_goes(words: ReportWords) -> None:
+    language = words.grammar.language(STANDARD_VIEWS)
+    pieces = report_pieces(wanted_report(truth_of("c", [])), language)
+    automaton = language.automaton(words.encode)
+    states = automaton.start
+    for token in (token for piece in pieces for token in words.encode(piece)):
+        assert token in automaton.allowed(states)
+        states = automaton.after(states, token)
+    assert automaton.complete(states)
+
+
+def test_what_the_grammar_cannot_say_is_refused(words: ReportWords) -> None:
+    wanted = wanted_report(truth_of("c", []))
+    odd = Wanted({**wanted.fields, "composition": "e"}, wanted.findings)
+    with pytest.raises(ExportError, match="no words for the truth of a phantom"):
+        report_pieces(odd, words.grammar.language(STANDARD_VIEWS))

@@ -34,8 +34,8 @@ __all__ = ["add_selftest", "selftest_content"]
 SEED: Final = HELD_OUT.stop  # beyond every seed that trains or measures
 # OpenVINO's own kernels are held to the same instructions while the answers are verified.
 _ONEDNN: Final = {"portable": "SSE41", "avx2": "AVX2"}
-# Float32 graphs differ between CPUs by the order of their sums only.
-_FLOAT: Final = {"logit": 0.002, "box_px": 0.5}
+# Float32 graphs differ between CPUs by the order of their sums: by 2e-5 and 0.001 px as measured.
+_FLOAT: Final = {"logit": 0.0005, "box_px": 0.1}
 # INT8: values that lie at the edge of a step are rounded one way or the other; where there is no
 # VNNI, products are added in another width. A graph with 1 % off its weights lies beyond the first.
 _INT8_SAME: Final = {"logit": 0.02, "box_px": 2.0}
@@ -43,12 +43,20 @@ _INT8_OTHER: Final = {"logit": 0.25, "box_px": 10.0}
 
 
 def add_selftest(
-    bundle: Path, *, seed: int = SEED, options: PhantomOptions | None = None, verify: bool = True
+    bundle: Path,
+    *,
+    seed: int = SEED,
+    options: PhantomOptions | None = None,
+    verify: bool = True,
+    tries: int = 20,
 ) -> Bundle:
     """Write ``selftest.json`` into a bundle and list it, in place of one that is there.
 
     Parameters
     ----------
+    seed, tries
+        The first of so many phantoms in which the localization head marks something is used: with
+        no mark, nothing of that head would be compared.
     verify
         Run the test with every instruction set of this CPU, on all threads and on one.
 
@@ -57,11 +65,11 @@ def add_selftest(
     BundleError
         The bundle cannot be used.
     ExportError
-        Its answers differ between the instruction sets by more than is allowed; the bundle is as it
-        was.
+        No phantom has a mark, or the answers differ between the instruction sets by more than is
+        allowed; the bundle is as it was.
     """
     opened = Bundle.open(bundle)
-    content = selftest_content(opened, seed, options or PhantomOptions())
+    content = _first_with_marks(opened, range(seed, seed + tries), options or PhantomOptions())
     before = {
         name: (bundle / name).read_bytes() if (bundle / name).exists() else None
         for name in (SELFTEST_FILE, DESCRIPTION)
@@ -75,6 +83,17 @@ def add_selftest(
         raise
     (bundle / SIGNATURE).unlink(missing_ok=True)
     return Bundle.open(bundle)
+
+
+def _first_with_marks(bundle: Bundle, seeds: range, options: PhantomOptions) -> dict[str, Any]:
+    for seed in seeds:
+        content = selftest_content(bundle, seed, options)
+        if bundle.localization is None or content["answers"]["localization"]:
+            return content
+    raise ExportError(
+        f"no mark in any of {len(seeds)} phantoms from seed {seeds.start}: nothing of the "
+        "localization head could be compared; give another --seed"
+    )
 
 
 def selftest_content(bundle: Bundle, seed: int, options: PhantomOptions) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from mammofm_lite import Model, __version__
 from mammofm_lite.bench import peak_memory_mib
-from mammofm_lite.bundle import DESCRIPTION, SIGNATURE, Bundle, file_record
+from mammofm_lite.bundle import DESCRIPTION, SIGNATURE, Bundle
 from mammofm_lite.dicom import read_pixels, read_study
 from mammofm_lite.errors import ExportError, MammoFMError
 from mammofm_lite.expected import FORMAT, LEVELS, SELFTEST_FILE, answers_of, fingerprint
@@ -27,6 +27,7 @@ from mammofm_lite.phantom import PhantomOptions, write_phantom
 from mammofm_lite.selftest import cpu_level
 from mammofm_lite.writers.files import write_atomically
 
+from .bundle_files import put_file
 from .seeds import HELD_OUT
 
 __all__ = ["add_selftest", "selftest_content"]
@@ -72,17 +73,17 @@ def add_selftest(
     content = _first_with_marks(opened, range(seed, seed + tries), options or PhantomOptions())
     before = {
         name: (bundle / name).read_bytes() if (bundle / name).exists() else None
-        for name in (SELFTEST_FILE, DESCRIPTION)
+        for name in (SELFTEST_FILE, SIGNATURE, DESCRIPTION)
     }
-    _write(bundle, content)
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     try:
+        written = put_file(bundle, SELFTEST_FILE, text.encode())
         if verify:
             _verify(bundle)
     except BaseException:
         _restore(bundle, before)
         raise
-    (bundle / SIGNATURE).unlink(missing_ok=True)
-    return Bundle.open(bundle)
+    return written
 
 
 def _first_with_marks(bundle: Bundle, seeds: range, options: PhantomOptions) -> dict[str, Any]:
@@ -139,17 +140,6 @@ def _tolerances(precision: str) -> dict[str, dict[str, float]]:
         return dict.fromkeys(LEVELS, _FLOAT)
     here = cpu_level()
     return {level: _INT8_SAME if level == here else _INT8_OTHER for level in LEVELS}
-
-
-def _write(bundle: Path, content: Mapping[str, Any]) -> None:
-    """The file, then the list that names it."""
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write_atomically(bundle / SELFTEST_FILE, text.encode())
-    description = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))
-    record = dataclasses.asdict(file_record(bundle / SELFTEST_FILE))
-    description["files"][SELFTEST_FILE] = record
-    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    write_atomically(bundle / DESCRIPTION, text.encode())
 
 
 def _restore(bundle: Path, before: Mapping[str, bytes | None]) -> None:

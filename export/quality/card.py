@@ -159,7 +159,8 @@ def _missed(figures: Mapping[str, Figure]) -> list[str]:
     missed = [figure for figure in figures.values() if figure["met"] is False]
     return [
         f"{figure['text']} is {figure['value']:.3f}, "
-        f"{abs(figure['value'] - figure['target']):.3f} short of its target ({_target(figure)})"
+        f"{abs(figure['value'] - figure['target']):.3f} "
+        f"{'short of' if figure['higher_is_better'] else 'above'} its target ({_target(figure)})"
         for figure in missed
     ]
 

@@ -142,24 +142,27 @@ def scaled(bundle: Path, graph: str, weight: str, factor: float) -> None:
     changed(bundle, own)
 
 
-@pytest.mark.parametrize(
-    ("graph", "weight", "head"),
-    [
-        ("encoder_view.xml", "", "diagnosis"),
-        ("head_diagnosis.xml", "", "diagnosis"),
-        ("head_localization.xml", "classificationModel.output.weight", "localization"),
-        ("head_prognosis.xml", "", "prognosis"),
-    ],
-)
-def test_a_weight_that_is_one_per_cent_off_fails(
-    copy: Path, graph: str, weight: str, head: str
-) -> None:
-    scaled(copy, graph, weight, 1.01)
+def test_an_encoder_weight_that_is_one_per_cent_off_fails(copy: Path) -> None:
+    scaled(copy, "encoder_view.xml", "", 1.01)
     test = run_selftest(copy)
-    assert head in failures(test)
-    assert "allowed" in failures(test)[head]
+    assert {"diagnosis", "localization", "prognosis"} <= failures(test).keys()
+    assert "allowed" in failures(test)["diagnosis"]
     assert test.exit_status == 1
     assert test.text().splitlines()[-1].startswith("FAILED: ")
+
+
+def test_each_head_fails_for_itself_and_pictures_too(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One weight of each head is one per cent off, and no picture is written."""
+    scaled(copy, "head_diagnosis.xml", "", 1.01)
+    scaled(copy, "head_localization.xml", "classificationModel.output.weight", 1.01)
+    scaled(copy, "head_prognosis.xml", "", 1.01)
+    monkeypatch.setattr("mammofm_lite.writers.folder.write_png", lambda *_: None)
+    found = failures(run_selftest(copy))
+    assert found.keys() == {"diagnosis", "localization", "prognosis", "pictures"}
+    assert all("allowed" in found[head] for head in ("diagnosis", "localization", "prognosis"))
+    assert found["pictures"] == "OSError: 0 pictures were written, not 4"
 
 
 def test_answers_made_with_another_graph_fail_before_they_are_compared(copy: Path) -> None:
@@ -227,14 +230,6 @@ def test_another_phantom_fails_and_nothing_is_compared(copy: Path) -> None:
     assert "seed 4 draws another phantom here" in failures(test)["phantom"]
     assert not test.answers_compared
     assert test.exit_status == 4
-
-
-def test_pictures_that_cannot_be_written_fail(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mammofm_lite.writers.folder.write_png", lambda *_: None)
-    test = run_selftest(bundle)
-    assert failures(test) == {"pictures": "OSError: 0 pictures were written, not 4"}
 
 
 def test_a_damaged_picture_is_seen() -> None:
@@ -374,8 +369,8 @@ def test_a_phantom_without_a_mark_is_passed_over(copy: Path) -> None:
     description = json.loads(path.read_text())
     description["heads"]["localization"]["threshold"] = 1.0
     path.write_text(json.dumps(description))
-    with pytest.raises(ExportError, match="no mark in any of 2 phantoms from seed 3"):
-        add_selftest(copy, seed=3, options=SMALL, verify=False, tries=2)
+    with pytest.raises(ExportError, match="no mark in any of 1 phantoms from seed 3"):
+        add_selftest(copy, seed=3, options=SMALL, verify=False, tries=1)
 
 
 def test_answers_that_do_not_hold_leave_the_bundle_as_it_was(

@@ -6,11 +6,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := constraints.txt
 NATIVE := $(wildcard c_ext/CMakeLists.txt c_ext/src/* c_ext/include/* c_ext/*.cpp c_ext/*.hpp)
 
-.PHONY: always help demo test bench lint format wheel clean
+.PHONY: always help demo test bench train-demo lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
 	@command -v g++ >/dev/null || { echo "g++ is missing: apt-get install g++" >&2; exit 1; }
@@ -54,6 +54,12 @@ bench: $(VENV)/.bench $(FULL) ## latency and memory, of the demo and the full-si
 	$(BIN)/mammofm-lite bench --bundle $(FULL)
 	$(BIN)/python benchmarks/peers.py $(FULL)
 	$(BIN)/python benchmarks/attention.py
+
+# Stopped at any moment, the same command goes on. HOURS=0.1 tries it out.
+HOURS := 2
+DEMO_MODEL := build/demo-model
+train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two hours on two cores, or a GPU
+	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS)
 
 lint: $(VENV)/.runtime $(VENV)/.lint ## ruff, mypy, clang-format: the checks a change must pass
 	$(BIN)/ruff check .

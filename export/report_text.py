@@ -26,7 +26,7 @@ from mammofm_lite.grammar import (
 )
 from mammofm_lite.views import STANDARD_VIEWS, ViewName
 
-__all__ = ["BOS", "report_grammar", "report_tokenizer", "sample_report"]
+__all__ = ["BOS", "DESCRIPTORS", "report_grammar", "report_tokenizer", "sample_report"]
 
 BOS: Final = "<report>"
 MOST_FINDINGS: Final = 3
@@ -62,6 +62,14 @@ _MORPHOLOGY: Final = {
     "fine_linear": "fine linear or fine-linear branching",
 }
 _DISTRIBUTION: Final = ("diffuse", "regional", "grouped", "linear", "segmental")
+DESCRIPTORS: Final = {
+    "shape": _SHAPE,
+    "margin": _MARGIN,
+    "density": tuple(_DENSITY),
+    "morphology": tuple(_MORPHOLOGY),
+    "distribution": _DISTRIBUTION,
+}
+"""Values of what describes a mass or calcifications, by field."""
 _DEPTH: Final = {
     "anterior": "anterior third",
     "middle": "middle third",

@@ -64,6 +64,7 @@ def targets_of(study: Study, view: ViewName, kinds: Sequence[str]) -> Targets:
 
 def _flags(lesion: PhantomLesion) -> list[float]:
     known = {lesion.kind, "malignant" * lesion.malignant, "suspicious" * lesion.suspicious}
+    known |= {f"{name}: {value}" for name, value in lesion.descriptors.items()}
     return [float(name in known) for name in DENSE_CLASSES]
 
 
@@ -194,7 +195,7 @@ def vary(grey: Tensor, random: np.random.Generator, *, alike: int) -> Tensor:
 
     blurred = functional.avg_pool2d(functional.pad(grey, (1, 1, 1, 1), mode="replicate"), 3, 1)
     varied = grey + drawn(-0.4, 0.7) * (blurred - grey)
-    varied = varied.clamp(0, 1) ** torch.exp(drawn(-0.4, 0.4))
+    varied = varied.clamp(0, 1) ** torch.exp(drawn(-0.25, 0.25))
     noise = random.standard_normal(tuple(grey.shape), dtype=np.float32)
     varied = varied * drawn(0.8, 1.1) + drawn(0.0, 0.02) * torch.from_numpy(noise) * (grey > 0)
     return varied.clamp(0, 1)

@@ -14,7 +14,7 @@ from mammofm_lite.export.models.efficientnet import EfficientNet, Features, name
 from mammofm_lite.export.models.report import Memory, ReportConfig, ReportModel
 from mammofm_lite.export.models.retinanet import RetinaNet, RetinaNetConfig
 from mammofm_lite.export.recipe import PrognosisRecipe, Recipe, ReportRecipe
-from mammofm_lite.export.report_text import report_grammar, report_tokenizer
+from mammofm_lite.export.report_text import DESCRIPTORS, report_grammar, report_tokenizer
 from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS
@@ -29,7 +29,11 @@ KINDS: Final = (
     "focal_asymmetry",
     "intramammary_lymph_node",
 )
-DENSE_CLASSES: Final = (*KINDS, "malignant", "suspicious", "precursor")
+DENSE_CLASSES: Final = (
+    *KINDS,
+    *("malignant", "suspicious", "precursor"),
+    *(f"{name}: {value}" for name, values in DESCRIPTORS.items() for value in values),
+)
 """What every cell of a feature map is taught to say, so that lesions are learned where they are."""
 
 _PRIOR: Final = 0.01

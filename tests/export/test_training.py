@@ -17,6 +17,13 @@ from mammofm_lite.export.recipe import load_recipe
 from mammofm_lite.export.training import data, loop, losses
 from mammofm_lite.export.training.batches import CropPlan, _cut_boxes, whole_views
 from mammofm_lite.export.training.data import DataPlan, Study, View, make_studies
+from mammofm_lite.export.training.features import (
+    FeatureSet,
+    ReportLosses,
+    Writing,
+    _woman,
+    make_features,
+)
 from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
 from mammofm_lite.export.training.network import (
     DENSE_CLASSES,
@@ -41,6 +48,7 @@ from mammofm_lite.export.training.write import filled_recipe
 from mammofm_lite.export.weights import load_into
 from mammofm_lite.phantom import PhantomLesion, PhantomTruth, render_phantom
 from mammofm_lite.prepare import PreprocessingSpec, prepare_view
+from mammofm_lite.report import read_report
 from mammofm_lite.views import STANDARD_VIEWS
 
 RECIPE = Path(__file__).resolve().parents[2] / "export" / "recipes" / "demo.toml"
@@ -117,6 +125,15 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
     heads = network.prognosis.heads
     assert all(head.cc_stretch_params.grad.abs().sum() > 0 for head in heads)
     assert all(torch.isfinite(loss) for loss in found.values())
+
+
+def test_the_longest_prefix_decides_the_rate() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "ab": nn.Linear(2, 2), "c": nn.Linear(2, 2)})
+    stage = Stage("x", 0, module, dict, {"a": 1.0, "ab": 0.0}, Budget(1), 0)
+    optimizer = loop._optimizer(stage)
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in module["a"].parameters()}
+    assert [p.requires_grad for p in module.parameters()] == [True] * 2 + [False] * 4
 
 
 # -------------------- the loop
@@ -328,6 +345,83 @@ def test_the_prognosis_is_that_of_the_exported_heads(alignment: str) -> None:
         exported.load_state_dict(head.state_dict())
         answer = exported(cc_left, cc_right, mlo_left, mlo_right, torch.ones(2, 2))
         torch.testing.assert_close(logits[:, year], answer.scaled, atol=1e-4, rtol=1e-4)
+
+
+# -------------------- features of a frozen encoder, and the report
+
+
+def test_features_are_made_once_per_encoder(network: DemoNetwork, tmp_path: Path) -> None:
+    studies = [drawn_study(1, malignant=True), drawn_study(2, malignant=False)]
+    told: list[int] = []
+
+    def encode() -> FeatureSet:
+        cpu = torch.device("cpu")
+        return make_features(tmp_path, network, studies, cpu, lambda done, _: told.append(done))
+
+    made = encode()
+    (folder,) = tmp_path.iterdir()
+    stamps = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = encode()
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    assert told == [2, 2]
+    with torch.no_grad():
+        pictures = whole_views([studies[1]], network.kinds, None)
+        maps = network.features(pictures.grey).map
+        squares = network.prognosis.study_squares(maps)
+        np.testing.assert_allclose(again.map(1, 2), maps[2].numpy(), atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(made.squares([1]), squares, atol=1e-2, rtol=5e-3)
+        network.encoder._bn1.bias.add_(1.0)
+    encode()
+    assert [path.name for path in tmp_path.iterdir()] != [folder.name]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def women() -> FeatureSet:
+    """Three women whose maps are noise; the first and the last have the same composition."""
+    random = np.random.default_rng(0)
+    maps = random.standard_normal((3, 4, 1280, 5, 5)).astype(np.float16)
+    truths = [drawn_study(i, malignant=i == 0).truth for i in range(3)]
+    truths[1] = replace(truths[1], density="d")
+    return FeatureSet([maps], [np.zeros((3, 2, 1280, 25), np.float16)], truths)
+
+
+def test_a_woman_of_two_breasts(women: FeatureSet) -> None:
+    """The left breast of the first becomes the right one, the right of the last the left one."""
+    made = _woman(women, ((2, "R"), (0, "L")), (0, 1, 2))
+    assert np.array_equal(made.maps[0], women.map(2, 2))
+    assert np.array_equal(made.maps[3], women.map(0, 1))
+    assert [lesion.laterality for lesion in made.truth.lesions] == ["R"]
+    assert made.views == ("L-CC", "L-MLO", "R-CC")
+
+
+def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: FeatureSet) -> None:
+    writing = Writing(ReportWords())
+    losses = ReportLosses(network, women, writing, 3, mirrored=True, device=torch.device("cpu"))
+    network.requires_grad_(True)
+    optimizer = torch.optim.Adam(network.report.parameters(), 3e-3)
+    values = []
+    for step in range(12):
+        (loss,) = losses(np.random.default_rng(step % 2)).values()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert max(values[-2:]) < 0.7 * min(values[:2])
+    text = writing.write(
+        network, [torch.from_numpy(women.map(0, i)[None].astype(np.float32)) for i in range(4)],
+        STANDARD_VIEWS,
+    )  # fmt: skip
+    grammar = ReportWords().grammar
+    assert read_report(grammar, grammar.language(STANDARD_VIEWS), text).composition in "abcd"
+
+
+def test_a_choice_is_where_more_than_one_token_may_come(women: FeatureSet) -> None:
+    writing = Writing(ReportWords())
+    tokens = writing.tokens(women.truths[0], STANDARD_VIEWS)
+    choices = writing.choices(tokens, STANDARD_VIEWS)
+    assert 0 < len(choices) < len(tokens)
+    assert all(tokens[position] in allowed and len(allowed) > 1 for position, allowed in choices)
 
 
 def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) -> None:

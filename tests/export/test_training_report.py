@@ -7,14 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammofm_lite.errors import ExportError
-from mammofm_lite.export.report_text import _DENSITY as DENSITY_WORDS
-from mammofm_lite.export.report_text import (
-    _DISTRIBUTION,
-    _MARGIN,
-    _MORPHOLOGY,
-    _SHAPE,
-    MOST_FINDINGS,
-)
+from mammofm_lite.export.report_text import DESCRIPTORS, MOST_FINDINGS
 from mammofm_lite.export.training.network import KINDS, ReportWords
 from mammofm_lite.export.training.report_truth import Wanted, report_pieces, wanted_report
 from mammofm_lite.phantom import PhantomLesion, PhantomTruth
@@ -32,10 +25,11 @@ def words() -> ReportWords:
 @st.composite
 def lesions(draw: st.DrawFn) -> PhantomLesion:
     kind = draw(st.sampled_from(KINDS))
-    descriptors = {
-        "mass": {"shape": _SHAPE, "margin": _MARGIN, "density": tuple(DENSITY_WORDS)},
-        "calcifications": {"morphology": tuple(_MORPHOLOGY), "distribution": _DISTRIBUTION},
-    }.get(kind, {})
+    names = {
+        "mass": ("shape", "margin", "density"),
+        "calcifications": ("morphology", "distribution"),
+    }
+    descriptors = {name: DESCRIPTORS[name] for name in names.get(kind, ())}
     return PhantomLesion(
         kind=kind,
         laterality=draw(st.sampled_from(["L", "R"])),

@@ -5,6 +5,7 @@ that the bundle stores (`mammofm_lite.expected`). A bundle that stores none gets
 machine only, and the outcome says so.
 """
 
+import math
 import os
 import platform
 import struct
@@ -236,13 +237,20 @@ def _free_memory_mib() -> float:
     """What the machine has left, or the control group of this process if that is less."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1024
-    group = Path("/sys/fs/cgroup")
+    return min(free, _free_in_group_mib(Path("/sys/fs/cgroup")))
+
+
+def _free_in_group_mib(group: Path) -> float:
+    """What a control group (version 2) has left; infinite where there is none, or no limit."""
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = (group / "memory.current").read_text(encoding="ascii")
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
-        return free
-    return free if limit == "max" else min(free, (int(limit) - int(used)) / 2**20)
+        return math.inf
+    # Cached files are counted as used, but give way.
+    cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return math.inf if limit == "max" else (int(limit) - used + cached) / 2**20
 
 
 # -------------------- the bundle and its answers

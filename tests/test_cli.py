@@ -58,7 +58,7 @@ def answered(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("infer", "export", "info", "bench", "phantom"):
+    for command in ("infer", "export", "info", "bench", "phantom", "selftest"):
         assert command in done.stdout
 
 

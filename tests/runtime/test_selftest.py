@@ -224,6 +224,15 @@ def test_too_little_memory_fails(bundle: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "10 MiB are free" in failures(run_selftest(bundle))["memory"]
 
 
+@pytest.mark.parametrize(("limit", "free"), [("104857600\n", 80.0), ("max\n", float("inf"))])
+def test_the_limit_of_a_control_group_counts(tmp_path: Path, limit: str, free: float) -> None:
+    assert selftest._free_in_group_mib(tmp_path) == float("inf")  # none
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text("31457280\n")
+    (tmp_path / "memory.stat").write_text("anon 20971520\nfile 10485760\ninactive_file 10485760\n")
+    assert selftest._free_in_group_mib(tmp_path) == free
+
+
 def test_another_phantom_fails_and_nothing_is_compared(copy: Path) -> None:
     changed(copy, lambda content: content.update(seed=4))
     test = run_selftest(copy)

@@ -350,7 +350,9 @@ def test_every_level_has_a_tolerance_and_int8_may_differ_between_them() -> None:
     assert set(float_) == set(LEVELS)
     int8 = selftest_file._tolerances("int8")
     here = selftest.cpu_level()
-    assert all(int8[here]["logit"] < int8[level]["logit"] for level in LEVELS if level != here)
+    others = [level for level in LEVELS if level.split("_")[0] != here.split("_")[0]]
+    assert others
+    assert all(int8[here]["logit"] < int8[level]["logit"] for level in others)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_a_phantom_without_a_mark_is_passed_over(copy: Path) -> None:
 def test_answers_that_do_not_hold_leave_the_bundle_as_it_was(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(bundle: Path) -> None:
+    def refuse(bundle: Path, limit_openvino: bool) -> None:
         raise ExportError("the answers do not hold with avx2")
 
     before = {path.name: path.read_bytes() for path in copy.iterdir()}

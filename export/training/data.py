@@ -28,7 +28,7 @@ __all__ = ["DataPlan", "Study", "StudySet", "View", "make_studies"]
 UInt8Array = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float32]
 
-_CHUNK: Final = 20
+_CHUNK: Final = 10
 _FIELD_MM: Final = (229.4, 191.4)
 _DESCRIPTION: Final = "data.json"
 
@@ -46,17 +46,25 @@ class DataPlan:
         smallest measure about 0.17 mm across, for training to see what inference sees.
     preprocessing
         That of the bundle.
+    prevalence
+        Share of studies with a cancer, as of the phantoms.
     """
 
     seeds: range
     pixel_spacing_mm: float
     preprocessing: PreprocessingSpec
+    prevalence: float = PhantomOptions.prevalence
 
     @property
     def options(self) -> PhantomOptions:
-        """Options of every phantom: the default field at this spacing."""
+        """Options of every phantom: the default field at this spacing and prevalence."""
         rows, columns = (round(side / self.pixel_spacing_mm) for side in _FIELD_MM)
-        return PhantomOptions(rows=rows, columns=columns, pixel_spacing_mm=self.pixel_spacing_mm)
+        return PhantomOptions(
+            rows=rows,
+            columns=columns,
+            pixel_spacing_mm=self.pixel_spacing_mm,
+            prevalence=self.prevalence,
+        )
 
     @property
     def chunks(self) -> list[range]:

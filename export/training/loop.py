@@ -66,6 +66,9 @@ class Budget:
     seconds: float
     steps: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.seconds / 60:.0f} min" if self.steps is None else f"{self.steps} steps"
+
     def progress(self, seconds: float, steps: int) -> float:
         """0 at the start, 1 when the stage is over."""
         if self.steps is not None:

@@ -38,6 +38,7 @@ DENSE_CLASSES: Final = (
 
 _PRIOR: Final = 0.01
 _START_RAW: Final = 3.0
+_START_RISE: Final = 0.06
 
 
 def _rare(layer: nn.Module) -> None:
@@ -101,9 +102,10 @@ class Prognoses(nn.Module):
     def start(self, squares: Tensor) -> None:
         """Scale all stretches so that the studies given score a low risk on average."""
         raw = torch.sqrt(squares.sum(dim=2).amax(dim=2)).mean()
-        for head in self.heads:  # apart from each other, or equal years would be one graph
+        for year, head in enumerate(self.heads):  # later years are riskier
+            wanted = _START_RAW * (1 + _START_RISE * year)
             for stretch in (head.cc_stretch_params, head.mlo_stretch_params):
-                stretch.uniform_(0.95, 1.05).mul_(_START_RAW / raw)
+                stretch.uniform_(0.95, 1.05).mul_(wanted / raw)
         self.mean.fill_(_START_RAW + 2)
 
     def logits(self, squares: Tensor) -> Tensor:

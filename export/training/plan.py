@@ -31,6 +31,9 @@ class Plan:
     studies, checked, encoded
         Phantoms to train on, to choose operating points on, and (of the first) to train the light
         heads on.
+    prevalence
+        Share of cancers among the studies to train on: more of them than elsewhere, as cancers have
+        most to teach. Calibration, on phantoms with the usual share, makes up for it.
     fine_mm
         Pixel spacing of the phantoms for the operating points: what users' phantoms have.
     coarse_mm
@@ -47,8 +50,19 @@ class Plan:
     report_budget: Budget
     risk_budget: Budget
     seed: int = 0
+    prevalence: float = 0.5
     fine_mm: float = 0.1
     coarse_mm: float = 0.2
+
+    def __str__(self) -> str:
+        budgets = {
+            "crops": self.crops_budget,
+            "views": self.views_budget,
+            "risk": self.risk_budget,
+            "report": self.report_budget,
+        }
+        lasts = ", ".join(f"{name} {budget}" for name, budget in budgets.items())
+        return f"{self.studies} phantoms to train on, {self.checked} to check on; {lasts}"
 
     @classmethod
     def for_hours(cls, hours: float, *, seed: int) -> "Plan":
@@ -68,7 +82,7 @@ class Plan:
             studies=studies,
             checked=min(max(int(_CHECKED_PER_HOUR * hours), 8), len(VALIDATION)),
             encoded=min(max(int(_ENCODED_PER_HOUR * hours), 8), studies),
-            crop=CropPlan(192, 16),
+            crop=CropPlan(160, 20),
             views=2,
             crops_budget=Budget(_CROPS * seconds),
             views_budget=Budget(_VIEWS * seconds),
@@ -81,4 +95,4 @@ class Plan:
     def smoke(cls, *, seed: int) -> "Plan":
         """A few steps of everything, to see that it runs; what comes out has learned nothing."""
         few = Budget(0, steps=3)
-        return cls(40, 8, 20, CropPlan(192, 4), 1, few, few, few, few, seed, fine_mm=0.2)
+        return cls(16, 4, 8, CropPlan(160, 4), 1, few, few, few, few, seed, fine_mm=0.2)

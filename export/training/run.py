@@ -74,16 +74,18 @@ class Training:
         network = DemoNetwork(self.recipe, words)
         network = network.to(self.device).to(memory_format=torch.channels_last)
         self.tell(f"training on {self.device}, {torch.get_num_threads()} threads")
-        studies = self._studies("train", TRAINING[: self.plan.studies], self.plan.coarse_mm)
-        checked = self._studies("check", VALIDATION[: self.plan.checked], self.plan.fine_mm)
+        self.tell(f"plan: {self.plan}")
+        spec, plan = self.recipe.preprocessing, self.plan
+        seeds = TRAINING[: plan.studies], VALIDATION[: plan.checked]
+        studies = self._studies("train", DataPlan(seeds[0], plan.coarse_mm, spec, plan.prevalence))
+        checked = self._studies("check", DataPlan(seeds[1], plan.fine_mm, spec))
         self._crops(network, studies)
         self._views(network, studies)
         self._light_heads(network, studies, words)
         points = self._points(network, checked)
         return self._export(network, points)
 
-    def _studies(self, name: str, seeds: range, spacing_mm: float) -> StudySet:
-        plan = DataPlan(seeds, spacing_mm, self.recipe.preprocessing)
+    def _studies(self, name: str, plan: DataPlan) -> StudySet:
         counter = self._counter(f"phantoms ({name})")
         return make_studies(self.folder / name, plan, workers=self.workers, tell=counter)
 

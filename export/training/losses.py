@@ -123,7 +123,7 @@ def detection_loss(
     for row, one in enumerate(targets):
         at = np.flatnonzero(positive[row])
         classes[row, at, one.labels[matched[row, at]]] = 1
-    scale = 1 / max(int(positive.sum()), 1)
+    scale = 1 / max(int(positive.sum()), len(targets))
     losses = focal(logits, torch.from_numpy(classes).to(logits.device)).sum(dim=2)
     loss: Tensor = (losses * torch.from_numpy(counted).to(logits.device)).sum() * scale
     if positive.any():
@@ -165,4 +165,4 @@ def dense_loss(logits: Tensor, targets: Sequence[Targets], size: Size, precursor
     """Focal loss of the cells ``[batch, classes, rows, columns]`` of a map."""
     cells = (int(logits.shape[2]), int(logits.shape[3]))
     wanted = torch.from_numpy(dense_targets(targets, cells, size, precursor)).to(logits.device)
-    return focal(logits, wanted).sum() / wanted.sum().clamp(min=1)
+    return focal(logits, wanted).sum() / wanted.sum().clamp(min=len(targets))

@@ -19,13 +19,14 @@ from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Plan
 from .points import Points, answers, choose_points, summary
-from .stages import CropLosses, ViewLosses, start_prognosis
+from .stages import CropLosses, ViewLosses, settle_norms, start_prognosis
 from .write import filled_recipe
 
 __all__ = ["Training"]
 
 Tell = Callable[[str], None]
 
+_SETTLING: Final = 32  # studies that batch norms take their final statistics from
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
 # view takes two thirds of the time.
 _FROZEN: Final = ("_conv_stem", "_bn0", "_blocks.0.", "_blocks.1.", "_blocks.2.")
@@ -112,9 +113,11 @@ class Training:
         self._stage("crops", 1, network, CropLosses(network, studies, self.plan.crop, self.device))
 
     def _views(self, network: DemoNetwork, studies: StudySet) -> None:
-        start_prognosis(network, [studies[i] for i in range(min(len(studies), 8))], self.device)
-        network.eval()
+        some = [studies[i] for i in range(min(len(studies), _SETTLING))]
+        start_prognosis(network, some[:8], self.device)
+        network.train()
         self._stage("views", 2, network, ViewLosses(network, studies, self.plan.views, self.device))
+        settle_norms(network, some, self.device)
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]

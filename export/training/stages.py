@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mammofm_lite.export.models.efficientnet import Features
@@ -17,7 +17,7 @@ from .data import Study
 from .losses import dense_loss, detection_loss
 from .network import DENSE_CLASSES, DemoNetwork
 
-__all__ = ["CropLosses", "ViewLosses", "risks", "start_prognosis"]
+__all__ = ["CropLosses", "ViewLosses", "risks", "settle_norms", "start_prognosis"]
 
 _PRECURSOR: Final = DENSE_CLASSES.index("precursor")
 
@@ -69,7 +69,7 @@ def _malignancy(logits: Tensor, pictures: Pictures) -> Tensor:
 
 @dataclass(frozen=True)
 class ViewLosses:
-    """Stage B: whole studies, all heads but the report; batch norms are frozen, as at inference."""
+    """Stage B: whole studies, all heads but the report."""
 
     network: DemoNetwork
     studies: Sequence[Study]
@@ -117,8 +117,27 @@ def _risk(network: DemoNetwork, maps: Tensor, truths: Sequence[PhantomTruth]) ->
 
 
 @torch.no_grad()
+def settle_norms(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
+    """Measure the statistics of batch norms anew, on whole views as inference sees them.
+
+    Those gathered on the way are of other weights than the average that is kept.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean of all batches
+    network.train()
+    for study in studies:
+        _seen(network, whole_views([study], network.kinds, None), device)
+    network.eval()
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+@torch.no_grad()
 def start_prognosis(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
     """Scale the stretch so that scores begin where they can be learned."""
-    network.eval()
+    network.train()
     maps = _seen(network, whole_views(studies, network.kinds, None), device).map
     network.prognosis.start(network.prognosis.study_squares(maps))

@@ -5,11 +5,12 @@ A folder holds chunks of studies, ``00012.npy`` (uint8 [studies, 4, height, widt
 depends on nothing but its seeds and the options, so an interrupted run goes on where it stopped.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mammofm_lite import __version__
+from mammofm_lite import phantom, prepare
 from mammofm_lite.phantom import PhantomOptions, PhantomTruth, render_phantom
 from mammofm_lite.prepare import PreprocessingSpec, prepare_view
 from mammofm_lite.views import STANDARD_VIEWS, ViewName, laterality
@@ -75,11 +76,21 @@ class DataPlan:
     def describe(self) -> dict[str, Any]:
         """All that the pixels depend on, apart from the seeds."""
         return {
-            "mammofm_lite": __version__,
+            "code": _code_digest(),
             "phantom": asdict(self.options),
             "preprocessing": asdict(self.preprocessing),
             "first_seed": self.seeds.start,
         }
+
+
+@cache
+def _code_digest() -> str:
+    """Of the sources that draw and prepare phantoms: other code makes other pictures."""
+    digest = hashlib.sha256()
+    sources = [*Path(phantom.__file__).parent.glob("*.py"), Path(prepare.__file__)]
+    for path in sorted(sources):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ def make_studies(
 ) -> StudySet:
     """Render what is missing of a plan's studies, and open all of them.
 
-    A folder of other phantoms (another version, spacing or preprocessing) is emptied first.
+    A folder of other phantoms (other code, spacing or preprocessing) is emptied first.
 
     Parameters
     ----------

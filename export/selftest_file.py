@@ -135,7 +135,7 @@ def selftest_content(bundle: Bundle, seed: int, options: PhantomOptions) -> dict
 
 def _thresholds(bundle: Bundle) -> dict[str, float]:
     spec = bundle.localization
-    return dict.fromkeys(spec.labels, spec.threshold) if spec else {}
+    return dict(spec.thresholds) if spec else {}
 
 
 def _tolerances(precision: str) -> dict[str, dict[str, float]]:

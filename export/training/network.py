@@ -142,7 +142,8 @@ class DemoNetwork(nn.Module):
         spec = recipe.encoders[0]
         config = named_config(spec.architecture, spec.padding)
         channels = config.head_channels
-        self.kinds = recipe.localization.labels
+        (found,) = recipe.localization.detectors
+        self.kinds = found.labels
         self.encoder = EfficientNet(config)
         self.malignancy = LinearClassifier(channels, 1)
         self.density = LinearClassifier(channels, len(DENSITIES))

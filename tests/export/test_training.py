@@ -438,7 +438,7 @@ def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) ->
     assert recipe.prognosis is not None
     assert recipe.report is not None
     assert recipe.diagnosis.labels[0].threshold == 0.31
-    assert recipe.localization.threshold == 0.42
+    assert recipe.localization.detectors[0].threshold == 0.42
     assert (recipe.prognosis.mean, recipe.prognosis.std) == (4.5, 0.75)
     assert not recipe.synthetic
     assert "never for any patient" in recipe.intended_use

@@ -378,7 +378,7 @@ def test_a_phantom_without_a_mark_is_passed_over(copy: Path) -> None:
     """Else nothing of the localization head would be compared."""
     path = copy / "bundle.json"
     description = json.loads(path.read_text())
-    description["heads"]["localization"]["threshold"] = 1.0
+    description["heads"]["localization"]["members"][0]["threshold"] = 1.0
     path.write_text(json.dumps(description))
     with pytest.raises(ExportError, match="no mark in any of 1 phantoms from seed 3"):
         add_selftest(copy, seed=3, options=SMALL, verify=False, tries=1)

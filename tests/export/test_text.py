@@ -40,7 +40,14 @@ def recipes(folder: Path, **changed: Any) -> Recipes:
     weights = WeightSource("synthetic", seed=SEED)
     final_norm = True if folder.name == "modernbert" else None
     text = TextRecipe(folder, "eos", final_norm, 64, False, weights)
-    head = DiagnosisRecipe("clip", False, (), "linear", 16, weights)
+    head = DiagnosisRecipe(
+        shared_backbone=False,
+        labels=(),
+        projection="linear",
+        projection_encoder="clip",
+        projection_size=16,
+        projection_weights=weights,
+    )
     return replace(text, **changed), head
 
 

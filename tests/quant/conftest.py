@@ -20,7 +20,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration bundle's four heads on pictures of 192 x 128, on an encoder of ten blocks:
     half as wide as B0, half as deep."""
     folder = tmp_path_factory.mktemp("tiny")
-    recipe = (ROOT / "export" / "recipes" / "demo.toml").read_text()
+    recipe = (ROOT / "export" / "recipes" / "demo-synthetic.toml").read_text()
     for old, new in (
         ("height = 640", "height = 192"),
         ("width = 384", "width = 128"),

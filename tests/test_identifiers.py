@@ -172,7 +172,7 @@ module.{name} = fails
 
 @pytest.mark.parametrize("error", ["ValueError", "RecursionError"])
 @pytest.mark.parametrize(
-    ("module", "name"), [("engine", "prepare_view"), ("dicom._study", "describe")]
+    ("module", "name"), [("ahead", "prepare_view"), ("dicom._study", "describe")]
 )
 def test_a_defect_of_ours(study: Path, module: str, name: str, error: str) -> None:
     """Its text may quote the study, so only its kind and place are told."""

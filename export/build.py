@@ -16,7 +16,7 @@ from mammofm_lite.bundle import FORMAT, SCHEMA_VERSION, Bundle
 from mammofm_lite.errors import ExportError
 from mammofm_lite.views import HEADS
 
-from .part import HALF, Part
+from .part import HALF, ROUNDING, Part
 from .parts import EncoderPart, head_parts
 from .recipe import Recipe, load_recipe
 from .text_prompts import with_prompts
@@ -112,7 +112,9 @@ def _phases(part: Part, recipe: Recipe, folder: Path, say: Tell) -> Part:
 def _worst(part: Part) -> str:
     """The largest difference between torch and the graph, and what half-precision weights cost."""
     half = [value for name, value in part.differences.items() if name.endswith(HALF)]
-    full = [value for name, value in part.differences.items() if not name.endswith(HALF)]
+    full = [
+        value for name, value in part.differences.items() if not name.endswith((HALF, ROUNDING))
+    ]
     text = f"largest relative difference {max(value or 0.0 for value in full):.1e}"
     if half:
         cost = "another number of boxes" if None in half else f"{max(v or 0.0 for v in half):.1e}"

@@ -1,5 +1,6 @@
 """The parts of a bundle that are one graph each: encoders, diagnosis, localization, prognosis."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,16 @@ class EncoderPart(GraphPart):
             features = self._module.features(gray.expand(-1, 3, -1, -1))
         named = {name: getattr(features, name) for name in self.spec.outputs}
         return {"image": image}, as_numpy(named)
+
+    def rounding(self, inputs: Arrays, expected: Arrays) -> dict[str, float]:
+        with torch.no_grad():
+            gray = PreparedInput(self.image_size, self.source_size)(
+                torch.from_numpy(inputs["image"])
+            )
+            precise = copy.deepcopy(self._module).double()
+            features = precise.features(gray.double().expand(-1, 3, -1, -1))
+        named = {name: getattr(features, name).numpy() for name in self.spec.outputs}
+        return compare(named, expected)
 
     def _image(self, view: Any) -> npt.NDArray[np.uint8]:
         picture = synthetic_image(*self.source_size, 1, name=view, side=laterality(view))

@@ -108,14 +108,28 @@ class Prognoses(nn.Module):
                 stretch.uniform_(0.95, 1.05).mul_(wanted / raw)
         self.mean.fill_(_START_RAW + 2)
 
+    @torch.no_grad()
+    def recentre(self, squares: Tensor, risks: Tensor) -> None:
+        """Choose mean and std for features that are scaled otherwise than those learned on.
+
+        Whole views train with the statistics of their own batch; the encoder that is kept has
+        settled ones. Scores spread by about one, around the mean of `risks` ``[batch, years]``.
+        """
+        raw = self._raw(squares)
+        spread = raw.std().clamp(min=1e-3)
+        self.log_std.copy_(spread.log())
+        self.mean.copy_(raw.mean() - spread * torch.logit(risks.mean(), eps=1e-3))
+
     def logits(self, squares: Tensor) -> Tensor:
         """Logits of the risk ``[batch, years]`` from squares ``[batch, 2, channels, windows]``."""
+        return (self._raw(squares) - self.mean) / self.log_std.exp()
+
+    def _raw(self, squares: Tensor) -> Tensor:
         stretch = torch.stack(
             [torch.stack([h.cc_stretch_params, h.mlo_stretch_params]) for h in self.heads]
         )
         heat = torch.einsum("ypc,bpcw->bypw", stretch * stretch, squares)
-        raw = torch.sqrt(heat.amax(dim=3) + 1e-8).mean(dim=2)
-        return (raw - self.mean) / self.log_std.exp()
+        return torch.sqrt(heat.amax(dim=3) + 1e-8).mean(dim=2)
 
 
 def _alignment(spec: PrognosisRecipe) -> Any:

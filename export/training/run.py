@@ -19,7 +19,7 @@ from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Plan
 from .points import Points, answers, choose_points, summary
-from .stages import CropLosses, ViewLosses, settle_norms, start_prognosis
+from .stages import CropLosses, ViewLosses, risks, settle_norms, start_prognosis
 from .write import filled_recipe
 
 __all__ = ["Training"]
@@ -27,6 +27,7 @@ __all__ = ["Training"]
 Tell = Callable[[str], None]
 
 _SETTLING: Final = 32  # studies that batch norms take their final statistics from
+_RECENTRING: Final = 256  # studies by which the risk's scale is chosen anew
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
 # view takes two thirds of the time.
 _FROZEN: Final = ("_conv_stem", "_bn0", "_blocks.0.", "_blocks.1.", "_blocks.2.")
@@ -126,6 +127,10 @@ class Training:
         folder.mkdir(exist_ok=True)
         features = make_features(folder, network, encoded, self.device, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
+        first = list(range(min(len(encoded), _RECENTRING)))
+        squares = features.squares(first).to(self.device)
+        wanted = risks([features.truths[i] for i in first]).to(self.device)
+        network.prognosis.recentre(squares, wanted)
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
         losses = ReportLosses(network, features, Writing(words), 16, mirrored, self.device)
         self._stage("report", 4, network, losses)

@@ -1,6 +1,7 @@
 """A recipe becomes a bundle: whole or not at all, checked, and the same every time."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from mammofm_lite.bundle import Bundle, demo_bundle_path
 from mammofm_lite.errors import ExportError
 from mammofm_lite.export import part as part_module
 from mammofm_lite.export.build import export_bundle
+from mammofm_lite.export.part import ROUNDING, gate
+from mammofm_lite.export.parts import EncoderPart
+from mammofm_lite.export.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "export" / "recipes" / "demo-synthetic.toml"
@@ -96,3 +100,31 @@ def test_a_bundle_is_replaced_whole(exported: tuple[Path, list[str]], tmp_path: 
     export_bundle(DEMO, target, force=True)
     assert {p.name for p in target.iterdir()} == {p.name for p in exported[0].iterdir()}
     assert [p.name for p in tmp_path.iterdir()] == ["x.mfm"]
+
+
+def test_a_graph_may_round_as_torch_does() -> None:
+    """Trained weights lose more digits in float32 than the gate allows, in torch itself."""
+    rounding = {f"map{ROUNDING}": 1e-4}
+    gate("view", {"map": 3.9e-4, **rounding}, 1e-4)
+    with pytest.raises(ExportError, match=r"'map' .* differs from torch by .* more than 0\.0004"):
+        gate("view", {"map": 4.1e-4, **rounding}, 1e-4)
+    with pytest.raises(ExportError, match=r"'pooled' .* more than 0\.0001"):
+        gate("view", {"pooled": 1.1e-4, **rounding}, 1e-4)
+
+
+def test_rounding_is_measured_where_the_gate_is_not_passed(tmp_path: Path) -> None:
+    """Against float64, which the float32 outputs of an untouched encoder stay close to."""
+    recipe = load_recipe(DEMO)
+    size = replace(recipe.preprocessing, height=96, width=64)
+    recipe = replace(recipe, preprocessing=size)
+    encoder = EncoderPart(recipe, recipe.encoders[0])
+    encoder.load()
+    encoder.convert(tmp_path, half_weights=False)
+    inputs, expected = encoder.example()
+    own = encoder.rounding(inputs, expected)
+    assert set(own) == set(recipe.encoders[0].outputs)
+    assert all(0 < value < 1e-4 for value in own.values())
+    moved = {name: values + 1e-2 * values.std() for name, values in expected.items()}
+    assert all(value > 9e-3 for value in encoder.rounding(inputs, moved).values())
+    encoder.check(tmp_path, 1e-12)
+    assert any(name.endswith(ROUNDING) for name in encoder.differences)

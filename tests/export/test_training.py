@@ -1,5 +1,6 @@
 """Training of the demonstration model: its parts against independent truths, and a tiny overfit."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -509,3 +510,21 @@ def test_the_recall_threshold_gives_the_most_right_answers() -> None:
     probability = np.array([0.9, 0.2, 0.7, 0.4, 0.6], np.float32)
     threshold = _best_threshold(probability, [True, False, True, False, False])
     assert 0.6 < threshold < 0.7
+
+
+def test_the_risk_is_recentred_on_features_of_another_scale():
+    recipe = load_recipe(RECIPE)
+    heads = Prognoses(recipe.prognosis, 8)
+    dice = torch.Generator().manual_seed(0)
+    squares = torch.rand(64, 2, 8, 12, generator=dice) * 50
+    wanted = torch.full((64, 5), 0.2)
+    with torch.no_grad():
+        heads.start(squares / 50)
+    before = heads.logits(squares)
+    heads.recentre(squares, wanted)
+    after = heads.logits(squares)
+    assert before.mean() > 5  # as if every woman fell ill
+    assert after.mean().item() == pytest.approx(math.log(0.2 / 0.8), abs=1e-3)
+    assert after.std().item() == pytest.approx(1, abs=1e-3)
+    order = before.mean(dim=1).argsort()
+    assert torch.equal(order, after.mean(dim=1).argsort())

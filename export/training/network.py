@@ -100,20 +100,18 @@ class Prognoses(nn.Module):
         return torch.stack([self.squares(left_cc, right_cc), self.squares(left_mlo, right_mlo)], 1)
 
     def start(self, squares: Tensor) -> None:
-        """Scale all stretches so that the studies given score a low risk on average."""
+        """Scale all stretches so that the studies given have scores of a few units."""
         raw = torch.sqrt(squares.sum(dim=2).amax(dim=2)).mean()
         for year, head in enumerate(self.heads):  # later years are riskier
             wanted = _START_RAW * (1 + _START_RISE * year)
             for stretch in (head.cc_stretch_params, head.mlo_stretch_params):
                 stretch.uniform_(0.95, 1.05).mul_(wanted / raw)
-        self.mean.fill_(_START_RAW + 2)
 
     @torch.no_grad()
     def recentre(self, squares: Tensor, risks: Tensor) -> None:
-        """Choose mean and std for features that are scaled otherwise than those learned on.
+        """Choose mean and std so that scores spread by one around the mean of `risks`.
 
-        Whole views train with the statistics of their own batch; the encoder that is kept has
-        settled ones. Scores spread by about one, around the mean of `risks` ``[batch, years]``.
+        `squares` are ``[batch, 2, channels, windows]``, `risks` ``[batch, years]``.
         """
         raw = self._raw(squares)
         spread = raw.std().clamp(min=1e-3)

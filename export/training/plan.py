@@ -12,13 +12,13 @@ from .loop import Budget
 __all__ = ["Plan"]
 
 # Shares of the whole time; what is left is rendering, encoding and export.
-_CROPS: Final = 0.34
-_VIEWS: Final = 0.31
+_CROPS: Final = 0.35
+_VIEWS: Final = 0.35
 _REPORT: Final = 0.1
 _RISK: Final = 0.01
-_STUDIES_PER_HOUR: Final = 1300
-_CHECKED_PER_HOUR: Final = 150
-_ENCODED_PER_HOUR: Final = 500
+_STUDIES_PER_HOUR: Final = 1200
+_CHECKED_PER_HOUR: Final = 140
+_ENCODED_PER_HOUR: Final = 900
 _HOURS: Final = (0.02, 48.0)
 
 

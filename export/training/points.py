@@ -4,14 +4,14 @@ Every choice is folded into what the bundle already has: the linear layer of the
 the shared standardisation of the asymmetry heads, and the thresholds of the recipe.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mammofm_lite.export.models.boxes import postprocess
@@ -21,7 +21,7 @@ from .batches import whole_views
 from .data import Study
 from .losses import overlaps
 from .network import DENSITIES, DemoNetwork
-from .stages import risks
+from .stages import fitted_line, risks
 
 __all__ = ["Answers", "Points", "answers", "area_under_curve", "choose_points", "study_probability"]
 
@@ -134,7 +134,7 @@ def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[Phantom
         Of the same studies.
     """
     malignant = torch.tensor([float(truth.malignant) for truth in truths])
-    scale, shift = _fitted(
+    scale, shift = fitted_line(
         lambda a, c: functional.binary_cross_entropy(
             study_probability(given.malignancy * a + c).clamp(1e-6, 1 - 1e-6), malignant
         )
@@ -145,7 +145,7 @@ def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[Phantom
         head.bias.mul_(scale).add_(shift)
     probability = study_probability(given.malignancy * scale + shift)
     wanted = risks(truths)
-    slope, offset = _fitted(
+    slope, offset = fitted_line(
         lambda a, c: functional.binary_cross_entropy_with_logits(given.risk * a + c, wanted)
     )
     prognosis = network.prognosis
@@ -164,22 +164,6 @@ def study_probability(logits: Tensor) -> Tensor:
     The mean over the views of a breast, then the worse breast.
     """
     return torch.sigmoid(logits).unflatten(1, (2, 2)).mean(dim=2).amax(dim=1)
-
-
-def _fitted(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float]:
-    """The positive scale and the shift of logits that minimise a loss (Platt 1999)."""
-    log_scale, shift = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(log_scale.exp(), shift)
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return float(log_scale.detach().exp()), float(shift.detach())
 
 
 def _best_threshold(probability: Floats, positive: Sequence[bool]) -> float:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 from mammofm_lite.export.build import export_bundle
@@ -19,15 +20,15 @@ from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Plan
 from .points import Points, answers, choose_points, summary
-from .stages import CropLosses, ViewLosses, risks, settle_norms, start_prognosis
+from .stages import CropLosses, ViewLosses, hold_norms, settle_norms, start_views
 from .write import filled_recipe
 
 __all__ = ["Training"]
 
 Tell = Callable[[str], None]
 
-_SETTLING: Final = 32  # studies that batch norms take their final statistics from
-_RECENTRING: Final = 256  # studies by which the risk's scale is chosen anew
+_SETTLING: Final = 64  # batches of crops that batch norms take their final statistics from
+_STARTING: Final = 64  # studies by which answers about whole views are scaled at first
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
 # view takes two thirds of the time.
 _FROZEN: Final = ("_conv_stem", "_bn0", "_blocks.0.", "_blocks.1.", "_blocks.2.")
@@ -111,14 +112,16 @@ class Training:
 
     def _crops(self, network: DemoNetwork, studies: StudySet) -> None:
         network.train()
-        self._stage("crops", 1, network, CropLosses(network, studies, self.plan.crop, self.device))
+        losses = CropLosses(network, studies, self.plan.crop, self.device)
+        self._stage("crops", 1, network, losses)
+        generator = np.random.default_rng([self.plan.seed, _SETTLING])
+        settle_norms(network, losses, _SETTLING, generator)
 
     def _views(self, network: DemoNetwork, studies: StudySet) -> None:
-        some = [studies[i] for i in range(min(len(studies), _SETTLING))]
-        start_prognosis(network, some[:8], self.device)
-        network.train()
+        some = [studies[i] for i in range(min(len(studies), _STARTING))]
+        start_views(network, some, self.device)
+        hold_norms(network)
         self._stage("views", 2, network, ViewLosses(network, studies, self.plan.views, self.device))
-        settle_norms(network, some, self.device)
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]
@@ -127,10 +130,6 @@ class Training:
         folder.mkdir(exist_ok=True)
         features = make_features(folder, network, encoded, self.device, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
-        first = list(range(min(len(encoded), _RECENTRING)))
-        squares = features.squares(first).to(self.device)
-        wanted = risks([features.truths[i] for i in first]).to(self.device)
-        network.prognosis.recentre(squares, wanted)
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
         losses = ReportLosses(network, features, Writing(words), 16, mirrored, self.device)
         self._stage("report", 4, network, losses)

@@ -15,8 +15,9 @@ from mammofm_lite.export.models.asymmetry import AsymmetryHead
 from mammofm_lite.export.models.boxes import anchor_boxes, decode_boxes
 from mammofm_lite.export.models.report import ReportConfig, ReportModel
 from mammofm_lite.export.recipe import load_recipe
+from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.export.training import data, loop, losses
-from mammofm_lite.export.training.batches import CropPlan, _cut_boxes, whole_views
+from mammofm_lite.export.training.batches import CropPlan, _cut_boxes, crops, whole_views
 from mammofm_lite.export.training.data import DataPlan, Study, View, make_studies
 from mammofm_lite.export.training.features import (
     FeatureSet,
@@ -44,7 +45,14 @@ from mammofm_lite.export.training.points import (
     choose_points,
     study_probability,
 )
-from mammofm_lite.export.training.stages import CropLosses, ViewLosses, start_prognosis
+from mammofm_lite.export.training.stages import (
+    CropLosses,
+    ViewLosses,
+    hold_norms,
+    settle_norms,
+    start_views,
+    stretch_logit,
+)
 from mammofm_lite.export.training.write import filled_recipe
 from mammofm_lite.export.weights import load_into
 from mammofm_lite.phantom import PhantomLesion, PhantomTruth, render_phantom
@@ -119,13 +127,18 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
     assert last["malignancy"] < 0.8 * first["malignancy"]
     assert "crops: 40 steps" in told[-1]
     network.requires_grad_(True)
-    start_prognosis(network, studies, device)
+    settle_norms(network, crop, 4, np.random.default_rng(0))
+    start_views(network, studies, device)
+    hold_norms(network)
+    held = network.encoder._bn0.running_mean.clone()
     found = ViewLosses(network, studies, 1, device)(np.random.default_rng(0))
     assert set(found) == {"boxes", "cells", "malignancy", "density", "risk"}
     sum(found.values()).backward()
     heads = network.prognosis.heads
     assert all(head.cc_stretch_params.grad.abs().sum() > 0 for head in heads)
     assert all(torch.isfinite(loss) for loss in found.values())
+    assert torch.equal(network.encoder._bn0.running_mean, held)
+    assert network.encoder._conv_head.training
 
 
 def test_the_longest_prefix_decides_the_rate() -> None:
@@ -510,6 +523,33 @@ def test_the_recall_threshold_gives_the_most_right_answers() -> None:
     probability = np.array([0.9, 0.2, 0.7, 0.4, 0.6], np.float32)
     threshold = _best_threshold(probability, [True, False, True, False, False])
     assert 0.6 < threshold < 0.7
+
+
+def test_a_logit_is_stretched_to_what_is_wanted() -> None:
+    """Answers drawn at 3 x + 1 are fitted by that line."""
+    dice = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 1, generator=dice)
+    wanted = torch.bernoulli(torch.sigmoid(3 * x[:, 0] + 1), generator=dice)
+    head = nn.Linear(1, 1)
+    with torch.no_grad():
+        head.weight.fill_(0.5)
+        head.bias.fill_(-2)
+        stretch_logit(head, head(x)[:, 0], wanted)
+    assert head.weight.item() == pytest.approx(3, abs=0.15)
+    assert head.bias.item() == pytest.approx(1, abs=0.1)
+
+
+def test_norms_settle_on_the_weights_as_they_are(network: DemoNetwork) -> None:
+    studies = [drawn_study(1, malignant=True)]
+    some = CropLosses(network, studies, CropPlan(64, 8), torch.device("cpu"))
+    network.encoder._bn0.running_mean.fill_(1e3)
+    settle_norms(network, some, 4, np.random.default_rng(0))
+    dice = np.random.default_rng(0)
+    grey = torch.cat([crops(studies, some.plan, network.kinds, dice).grey for _ in range(4)])
+    x = ((grey - PIXEL_MEAN) / PIXEL_STD).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        seen = network.encoder._conv_stem(x).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(network.encoder._bn0.running_mean, seen, rtol=1e-3, atol=1e-4)
 
 
 def test_the_risk_is_recentred_on_features_of_another_scale():

@@ -212,7 +212,7 @@ def test_hours_have_bounds() -> None:
     plan = Plan.for_hours(2, seed=0)
     stages = (plan.crops_budget, plan.views_budget, plan.report_budget, plan.risk_budget)
     assert sum(stage.seconds for stage in stages) < 0.85 * 7200
-    told = "2600 phantoms to train on, 300 to check on; crops 41 min, views 37 min"
+    told = "2400 phantoms to train on, 280 to check on; crops 42 min, views 42 min"
     assert str(plan) == f"{told}, risk 1 min, report 12 min"
     assert "crops 3 steps" in str(Plan.smoke(seed=0))
 

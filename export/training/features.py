@@ -22,11 +22,18 @@ from mammofm_lite.views import STANDARD_VIEWS, Laterality, ViewName, laterality
 
 from .batches import whole_views
 from .data import Study
-from .network import DemoNetwork, ReportWords, write_logits
+from .network import DemoNetwork, ReportWords, logit_of_rare, write_logits
 from .report_truth import report_pieces, wanted_report
 from .stages import risks
 
-__all__ = ["FeatureSet", "ReportLosses", "RiskLosses", "Writing", "make_features"]
+__all__ = [
+    "FeatureSet",
+    "ReportLosses",
+    "RiskLosses",
+    "Writing",
+    "make_features",
+    "start_report",
+]
 
 Halves = npt.NDArray[np.float16]
 
@@ -148,6 +155,22 @@ class RiskLosses:
 
 
 # -------------------- report
+
+
+_EVIDENCE: Final = 0.5
+
+
+@torch.no_grad()
+def start_report(network: DemoNetwork) -> None:
+    """Let the first numbers of every visual token be what its cell was taught to say.
+
+    The decoder then learns to read findings; that they are there the encoder knows already.
+    """
+    cells, projection = network.dense_map, network.report.projection
+    assert cells.bias is not None
+    count = len(cells.bias)
+    projection.weight[:count] = _EVIDENCE * cells.weight.flatten(1)
+    projection.bias[:count] = _EVIDENCE * (cells.bias - logit_of_rare())
 
 
 class Writing:

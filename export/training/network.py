@@ -19,7 +19,16 @@ from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS
 
-__all__ = ["DENSE_CLASSES", "DENSITIES", "DemoNetwork", "Prognoses", "ReportWords", "write_logits"]
+__all__ = [
+    "DENSE_CLASSES",
+    "DENSITIES",
+    "DemoNetwork",
+    "Prognoses",
+    "ReportWords",
+    "logit_of_rare",
+    "parts_of",
+    "write_logits",
+]
 
 DENSITIES: Final = ("a", "b", "c", "d")
 KINDS: Final = (
@@ -41,12 +50,17 @@ _START_RAW: Final = 3.0
 _START_RISE: Final = 0.06
 
 
+def logit_of_rare() -> float:
+    """What a cell or an anchor answers at first: the share of those that hold something."""
+    return float(torch.logit(torch.tensor(_PRIOR)))
+
+
 def _rare(layer: nn.Module) -> None:
     """Start a layer of logits at the rarity of what it looks for (arXiv 1708.02002, 4.1)."""
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
     nn.init.normal_(layer.weight, std=0.01)
-    nn.init.constant_(layer.bias, float(torch.logit(torch.tensor(_PRIOR))))
+    nn.init.constant_(layer.bias, logit_of_rare())
 
 
 class ReportWords:

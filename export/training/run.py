@@ -15,7 +15,7 @@ from mammofm_lite.export.recipe import Recipe, load_recipe
 from mammofm_lite.export.seeds import TRAINING, VALIDATION
 
 from .data import DataPlan, StudySet, make_studies
-from .features import ReportLosses, RiskLosses, Writing, make_features
+from .features import ReportLosses, RiskLosses, Writing, make_features, start_report
 from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Plan
@@ -131,6 +131,7 @@ class Training:
         features = make_features(folder, network, encoded, self.device, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
+        start_report(network)
         losses = ReportLosses(network, features, Writing(words), 16, mirrored, self.device)
         self._stage("report", 4, network, losses)
 

@@ -25,6 +25,7 @@ from mammofm_lite.export.training.features import (
     Writing,
     _woman,
     make_features,
+    start_report,
 )
 from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
 from mammofm_lite.export.training.network import (
@@ -523,6 +524,16 @@ def test_the_recall_threshold_gives_the_most_right_answers() -> None:
     probability = np.array([0.9, 0.2, 0.7, 0.4, 0.6], np.float32)
     threshold = _best_threshold(probability, [True, False, True, False, False])
     assert 0.6 < threshold < 0.7
+
+
+def test_a_report_begins_with_what_cells_say(network: DemoNetwork) -> None:
+    start_report(network)
+    maps = torch.randn(1, network.dense_map.in_channels, 5, 5)
+    with torch.no_grad():
+        said = network.dense_map(maps).flatten(2).transpose(1, 2)
+        token = network.report.projection(maps.flatten(2).transpose(1, 2))
+    wanted = 0.5 * (said - math.log(0.01 / 0.99))
+    torch.testing.assert_close(token[..., : len(DENSE_CLASSES)], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_logit_is_stretched_to_what_is_wanted() -> None:

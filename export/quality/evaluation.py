@@ -6,8 +6,10 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import numpy as np
 from mammofm_lite import InferOptions, Model, __version__
 from mammofm_lite.bundle import DESCRIPTION, Bundle
 from mammofm_lite.errors import BundleError, UsageError
-from mammofm_lite.phantom import PhantomOptions, write_phantom
+from mammofm_lite.phantom import PhantomOptions, PhantomTruth, write_phantom
 from mammofm_lite.results import StudyResult
 
 from ..seeds import HELD_OUT, TRAINING, VALIDATION
@@ -196,10 +198,8 @@ def _ask(
 ) -> list[list[Record]]:
     """Records per bundle, in the order of the seeds."""
     records: list[list[Record]] = [[] for _ in asked]
-    study = scratch / "study"
     start = time.perf_counter()
-    for done, seed in enumerate(HELD_OUT[: options.studies], start=1):
-        truth = write_phantom(study, seed=seed, options=options.phantom(shift))
+    for done, (truth, study) in enumerate(_drawn(shift, options, scratch), start=1):
         for item, kept in zip(asked, records, strict=True):
             kept.append(item.record(truth, study))
         if done % 10 == 0 or done == options.studies:
@@ -207,6 +207,27 @@ def _ask(
             left = each * (options.studies - done) / 60
             tell(f"shift {shift}: {done} of {options.studies} studies, {left:.1f} min left")
     return records
+
+
+def _drawn(
+    shift: str, options: EvaluationOptions, scratch: Path
+) -> Iterator[tuple[PhantomTruth, Path]]:
+    """Truth and folder of every study; the next one is drawn while its forerunner is asked about.
+
+    A folder is used again for the study after the next.
+    """
+    folders, settings = (scratch / "study", scratch / "next-study"), options.phantom(shift)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        waiting: Future[PhantomTruth] | None = None
+        for place, seed in enumerate(HELD_OUT[: options.studies]):
+            truth = (waiting or pool.submit(_draw, folders[place % 2], seed, settings)).result()
+            if place + 1 < options.studies:
+                waiting = pool.submit(_draw, folders[(place + 1) % 2], seed + 1, settings)
+            yield truth, folders[place % 2]
+
+
+def _draw(folder: Path, seed: int, options: PhantomOptions) -> PhantomTruth:
+    return write_phantom(folder, seed=seed, options=options)
 
 
 def _measure(

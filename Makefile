@@ -56,7 +56,7 @@ bench: $(VENV)/.bench $(FULL) ## latency and memory, of the demo and the full-si
 	$(BIN)/python benchmarks/attention.py
 
 # Stopped at any moment, the same command goes on. HOURS=0.1 tries it out.
-HOURS := 2
+HOURS := 2.2
 DEMO_MODEL := build/demo-model
 train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two hours on two cores, or a GPU
 	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS)

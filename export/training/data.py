@@ -24,7 +24,7 @@ from mammofm_lite.prepare import PreprocessingSpec, prepare_view
 from mammofm_lite.views import STANDARD_VIEWS, ViewName, laterality
 from mammofm_lite.writers.files import write_atomically
 
-__all__ = ["DataPlan", "Study", "StudySet", "View", "make_studies"]
+__all__ = ["DataPlan", "Practice", "Study", "StudySet", "View", "make_studies"]
 
 UInt8Array = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ class DataPlan:
         Share of studies with a cancer, as of the phantoms.
     """
 
-    seeds: range
+    seeds: Sequence[int]
     pixel_spacing_mm: float
     preprocessing: PreprocessingSpec
     prevalence: float = PhantomOptions.prevalence
@@ -68,19 +68,22 @@ class DataPlan:
         )
 
     @property
-    def chunks(self) -> list[range]:
+    def chunks(self) -> list[Sequence[int]]:
         """Seeds of every chunk."""
         starts = range(0, len(self.seeds), _CHUNK)
         return [self.seeds[start : start + _CHUNK] for start in starts]
 
     def describe(self) -> dict[str, Any]:
         """All that the pixels depend on, apart from the seeds."""
-        return {
+        described = {
             "code": _code_digest(),
             "phantom": asdict(self.options),
             "preprocessing": asdict(self.preprocessing),
-            "first_seed": self.seeds.start,
+            "first_seed": self.seeds[0],
         }
+        if not isinstance(self.seeds, range):  # which is told by where it starts, however long
+            described["seeds"] = hashlib.sha256(str(tuple(self.seeds)).encode()).hexdigest()[:16]
+        return described
 
 
 @cache
@@ -158,6 +161,21 @@ class StudySet(Sequence[Study]):
         return images, [(PhantomTruth.from_json(r["truth"]), r["boxes"]) for r in records]
 
 
+class Practice(Sequence[Study]):
+    """Some studies once and others several times over."""
+
+    def __init__(self, once: Sequence[Study], often: Sequence[Study], times: int) -> None:
+        self._once, self._often = once, often
+        self._count = len(once) + max(times, 1) * len(often)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(self._count)[index] - len(self._once)
+        return self._once[place] if place < 0 else self._often[place % len(self._often)]
+
+
 def _view(image: UInt8Array, boxes: Mapping[str, Any]) -> View:
     def array(values: list[list[float]]) -> Boxes:
         return np.array(values, np.float32).reshape(-1, 4)
@@ -205,8 +223,8 @@ def _forget_others(folder: Path, plan: DataPlan) -> None:
 
 
 def _rendered(
-    folder: Path, plan: DataPlan, missing: Sequence[tuple[int, range]], workers: int
-) -> Iterator[range]:
+    folder: Path, plan: DataPlan, missing: Sequence[tuple[int, Sequence[int]]], workers: int
+) -> Iterator[Sequence[int]]:
     if workers == 0:
         for number, seeds in missing:
             yield _make_chunk(folder, plan, number, seeds)
@@ -217,7 +235,7 @@ def _rendered(
             yield future.result()
 
 
-def _make_chunk(folder: Path, plan: DataPlan, number: int, seeds: range) -> range:
+def _make_chunk(folder: Path, plan: DataPlan, number: int, seeds: Sequence[int]) -> Sequence[int]:
     spec = plan.preprocessing
     images = np.empty((len(seeds), len(STANDARD_VIEWS), spec.height, spec.width), np.uint8)
     records = [_make_study(seed, plan, images[i]) for i, seed in enumerate(seeds)]

@@ -12,13 +12,15 @@ from .loop import Budget
 __all__ = ["Plan"]
 
 # Shares of the whole time; what is left is rendering, encoding and export.
-_CROPS: Final = 0.35
-_VIEWS: Final = 0.35
-_REPORT: Final = 0.1
-_RISK: Final = 0.01
-_STUDIES_PER_HOUR: Final = 1200
-_CHECKED_PER_HOUR: Final = 140
-_ENCODED_PER_HOUR: Final = 900
+_CROPS: Final = 0.27
+_VIEWS: Final = 0.27
+_RARE: Final = 0.22
+_REPORT: Final = 0.08
+_RISK: Final = 0.008
+_STUDIES_PER_HOUR: Final = 930
+_RARE_PER_HOUR: Final = 230
+_CHECKED_PER_HOUR: Final = 110
+_ENCODED_PER_HOUR: Final = 700
 _HOURS: Final = (0.02, 48.0)
 
 
@@ -28,9 +30,9 @@ class Plan:
 
     Attributes
     ----------
-    studies, checked, encoded
-        Phantoms to train on, to choose operating points on, and (of the first) to train the light
-        heads on.
+    studies, rare, checked, encoded
+        Phantoms to train on, more of them chosen for rare looks, to choose operating points on, and
+        (of the first) to train the light heads on.
     prevalence
         Share of cancers among the studies to train on: more of them than elsewhere, as cancers have
         most to teach. Calibration, on phantoms with the usual share, makes up for it.
@@ -41,12 +43,15 @@ class Plan:
     """
 
     studies: int
+    rare: int
     checked: int
     encoded: int
     crop: CropPlan
+    practice: CropPlan
     views: int
     crops_budget: Budget
     views_budget: Budget
+    rare_budget: Budget
     report_budget: Budget
     risk_budget: Budget
     seed: int = 0
@@ -58,11 +63,13 @@ class Plan:
         budgets = {
             "crops": self.crops_budget,
             "views": self.views_budget,
+            "rare": self.rare_budget,
             "risk": self.risk_budget,
             "report": self.report_budget,
         }
         lasts = ", ".join(f"{name} {budget}" for name, budget in budgets.items())
-        return f"{self.studies} phantoms to train on, {self.checked} to check on; {lasts}"
+        phantoms = f"{self.studies} phantoms to train on, {self.rare} more with rare looks"
+        return f"{phantoms}, {self.checked} to check on; {lasts}"
 
     @classmethod
     def for_hours(cls, hours: float, *, seed: int) -> "Plan":
@@ -80,12 +87,15 @@ class Plan:
         studies = min(max(int(_STUDIES_PER_HOUR * hours), 8), len(TRAINING))
         return cls(
             studies=studies,
+            rare=max(int(_RARE_PER_HOUR * hours), 8),
             checked=min(max(int(_CHECKED_PER_HOUR * hours), 8), len(VALIDATION)),
             encoded=min(max(int(_ENCODED_PER_HOUR * hours), 8), studies),
             crop=CropPlan(160, 20),
+            practice=CropPlan(160, 16),
             views=2,
             crops_budget=Budget(_CROPS * seconds),
             views_budget=Budget(_VIEWS * seconds),
+            rare_budget=Budget(_RARE * seconds),
             report_budget=Budget(_REPORT * seconds),
             risk_budget=Budget(_RISK * seconds),
             seed=seed,
@@ -95,4 +105,6 @@ class Plan:
     def smoke(cls, *, seed: int) -> "Plan":
         """A few steps of everything, to see that it runs; what comes out has learned nothing."""
         few = Budget(0, steps=3)
-        return cls(16, 4, 8, CropPlan(160, 4), 1, few, few, few, few, seed, fine_mm=0.2)
+        crop = CropPlan(160, 4)
+        budgets = (few, few, few, few, few)
+        return cls(16, 4, 4, 8, crop, crop, 1, *budgets, seed, fine_mm=0.2)

@@ -1,8 +1,8 @@
-"""The whole run: phantoms, crops, whole views, light heads, operating points, bundle."""
+"""The whole run: phantoms, crops, views, rare looks, light heads, operating points, bundle."""
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -14,13 +14,14 @@ from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.recipe import Recipe, load_recipe
 from mammofm_lite.export.seeds import TRAINING, VALIDATION
 
-from .data import DataPlan, StudySet, make_studies
+from .data import DataPlan, Practice, StudySet, make_studies
 from .features import ReportLosses, RiskLosses, Writing, make_features, start_report
 from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Plan
 from .points import Points, answers, choose_points, summary
-from .stages import CropLosses, ViewLosses, hold_norms, settle_norms, start_views
+from .rare import rare_seeds
+from .stages import CropLosses, MixedLosses, ViewLosses, hold_norms, settle_norms, start_views
 from .write import filled_recipe
 
 __all__ = ["Training"]
@@ -38,6 +39,9 @@ _STAGE_RATES: Final = {
     "views": {"encoder": 4e-4, "malignancy": 1e-3, "density": 1e-3,
               "localization": 6e-4, "dense": 6e-4, "prognosis": 1e-3,
               **{f"encoder.{name}": 0.0 for name in _FROZEN}},
+    "rare": {"encoder": 4e-4, "malignancy": 6e-4, "density": 6e-4,
+             "localization": 6e-4, "dense": 6e-4, "prognosis": 6e-4,
+             **{f"encoder.{name}": 0.0 for name in _FROZEN}},
     "report": {"report": 1e-3},
     "risk": {"prognosis": 5e-4},
 }  # fmt: skip
@@ -80,13 +84,20 @@ class Training:
         self.tell(f"plan: {self.plan}")
         spec, plan = self.recipe.preprocessing, self.plan
         seeds = TRAINING[: plan.studies], VALIDATION[: plan.checked]
-        studies = self._studies("train", DataPlan(seeds[0], plan.coarse_mm, spec, plan.prevalence))
+        drawn = DataPlan(seeds[0], plan.coarse_mm, spec, plan.prevalence)
+        studies = self._studies("train", drawn)
+        rare = self._studies("rare", self._rare(drawn))
         checked = self._studies("check", DataPlan(seeds[1], plan.fine_mm, spec))
         self._crops(network, studies)
         self._views(network, studies)
+        self._mixed(network, studies, rare)
         self._light_heads(network, studies, words)
         points = self._points(network, checked)
         return self._export(network, points)
+
+    def _rare(self, drawn: DataPlan) -> DataPlan:
+        others = TRAINING[self.plan.studies :]
+        return replace(drawn, seeds=rare_seeds(others, self.plan.rare, drawn.options))
 
     def _studies(self, name: str, plan: DataPlan) -> StudySet:
         counter = self._counter(f"phantoms ({name})")
@@ -122,6 +133,13 @@ class Training:
         start_views(network, some, self.device)
         hold_norms(network)
         self._stage("views", 2, network, ViewLosses(network, studies, self.plan.views, self.device))
+
+    def _mixed(self, network: DemoNetwork, studies: StudySet, rare: StudySet) -> None:
+        """Half of what is practised holds something rare."""
+        practice = Practice(studies, rare, round(len(studies) / len(rare)))
+        whole = ViewLosses(network, practice, self.plan.views // 2 or 1, self.device)
+        hold_norms(network)
+        self._stage("rare", 5, network, MixedLosses(whole, self.plan.practice))
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]

@@ -19,6 +19,7 @@ from .network import DENSE_CLASSES, DemoNetwork
 
 __all__ = [
     "CropLosses",
+    "MixedLosses",
     "ViewLosses",
     "fitted_line",
     "hold_norms",
@@ -100,6 +101,26 @@ class ViewLosses:
             "density": 0.5 * density,
             "risk": 0.5 * _risk(network, features.map, truths),
         }
+
+
+@dataclass(frozen=True)
+class MixedLosses:
+    """Stage C: whole studies and, beside each step, crops of others.
+
+    A whole study costs as much as forty crops; what is rare has to be seen more often than that
+    allows. Of crops only boxes and cells are taught: in a crop a lesion fills more of what is
+    pooled than in a view.
+    """
+
+    views: ViewLosses
+    plan: CropPlan
+
+    def __call__(self, random: np.random.Generator) -> Mapping[str, Tensor]:
+        whole, network = self.views(random), self.views.network
+        pictures = crops(self.views.studies, self.plan, network.kinds, random)
+        features = _seen(network, pictures, self.views.device)
+        cut = _lesion_losses(network, features, pictures)
+        return {**whole, **{f"{name} of crops": loss for name, loss in cut.items()}}
 
 
 def _study_malignancy(logits: Tensor, truths: Sequence[PhantomTruth]) -> Tensor:

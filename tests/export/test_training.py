@@ -18,7 +18,7 @@ from mammofm_lite.export.recipe import load_recipe
 from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.export.training import data, loop, losses
 from mammofm_lite.export.training.batches import CropPlan, _cut_boxes, crops, whole_views
-from mammofm_lite.export.training.data import DataPlan, Study, View, make_studies
+from mammofm_lite.export.training.data import DataPlan, Practice, Study, View, make_studies
 from mammofm_lite.export.training.features import (
     FeatureSet,
     ReportLosses,
@@ -46,8 +46,10 @@ from mammofm_lite.export.training.points import (
     choose_points,
     study_probability,
 )
+from mammofm_lite.export.training.rare import RARE, rare_seeds
 from mammofm_lite.export.training.stages import (
     CropLosses,
+    MixedLosses,
     ViewLosses,
     hold_norms,
     settle_norms,
@@ -138,6 +140,10 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
     heads = network.prognosis.heads
     assert all(head.cc_stretch_params.grad.abs().sum() > 0 for head in heads)
     assert all(torch.isfinite(loss) for loss in found.values())
+    mixed = MixedLosses(ViewLosses(network, studies, 1, device), CropPlan(64, 2))
+    beside = mixed(np.random.default_rng(0))
+    assert set(beside) == {*found, "boxes of crops", "cells of crops"}
+    assert all(beside[name] == found[name] for name in found)
     assert torch.equal(network.encoder._bn0.running_mean, held)
     assert network.encoder._conv_head.training
 
@@ -211,10 +217,15 @@ def test_hours_have_bounds() -> None:
     with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):
         Plan.for_hours(0, seed=0)
     plan = Plan.for_hours(2, seed=0)
-    stages = (plan.crops_budget, plan.views_budget, plan.report_budget, plan.risk_budget)
-    assert sum(stage.seconds for stage in stages) < 0.85 * 7200
-    told = "2400 phantoms to train on, 280 to check on; crops 42 min, views 42 min"
-    assert str(plan) == f"{told}, risk 1 min, report 12 min"
+    stages = (
+        *(plan.crops_budget, plan.views_budget, plan.rare_budget),
+        *(plan.report_budget, plan.risk_budget),
+    )
+    assert sum(stage.seconds for stage in stages) < 0.86 * 7200
+    told = "1860 phantoms to train on, 460 more with rare looks, 220 to check on"
+    assert (
+        str(plan) == f"{told}; crops 32 min, views 32 min, rare 26 min, risk 1 min, report 10 min"
+    )
     assert "crops 3 steps" in str(Plan.smoke(seed=0))
 
 
@@ -240,6 +251,43 @@ def test_phantoms_are_rendered_once_and_alike(
     other = replace(plan, seeds=range(3, 4), preprocessing=PreprocessingSpec(64, 48))
     make_studies(tmp_path, other, workers=0, tell=lambda *n: None)
     assert not (tmp_path / "00001.npy").exists()
+
+
+def test_rare_looks_are_sought_in_their_shares() -> None:
+    options = DataPlan(range(1), 1.0, PreprocessingSpec(64, 48), prevalence=0.5).options
+    found = rare_seeds(range(300), 8, options)
+    drawn = [render_phantom(seed, options)[0] for seed in found]
+    looks = [
+        {lesion.descriptors.get("morphology", lesion.kind) for lesion in truth.lesions}
+        for truth in drawn
+    ]
+    assert all(look & set(RARE) for look in looks)
+    for name, share in RARE.items():
+        assert sum(name in look for look in looks) >= share * 8
+    assert found == tuple(sorted(set(found)))
+    with pytest.raises(ExportError, match="too few phantoms with architectural_distortion"):
+        rare_seeds(range(3), 8, options)
+
+
+def test_other_seeds_are_other_phantoms(tmp_path: Path) -> None:
+    plan = DataPlan((3, 5), 1.0, PreprocessingSpec(64, 48))
+    made = make_studies(tmp_path, plan, workers=0, tell=lambda *n: None)
+    assert [truth.seed for truth in made.truths()] == [3, 5]
+    other = replace(plan, seeds=(3, 7))
+    made = make_studies(tmp_path, other, workers=0, tell=lambda *n: None)
+    assert [truth.seed for truth in made.truths()] == [3, 7]
+
+
+def test_what_is_rare_is_practised_often() -> None:
+    once, often = (
+        [drawn_study(seed, malignant=False) for seed in (1, 2)],
+        [drawn_study(3, malignant=True)],
+    )
+    practice = Practice(once, often, 2)
+    assert [practice[i] for i in range(len(practice))] == [*once, *often, *often]
+    assert practice[-1] is often[0]
+    with pytest.raises(IndexError):
+        practice[4]
 
 
 def test_boxes_lie_where_the_lesions_are(tmp_path: Path) -> None:

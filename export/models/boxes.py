@@ -127,15 +127,17 @@ def _overlap(box: Tensor, others: Tensor) -> Tensor:
     return shared / (_area(box) + _area(others) - shared)
 
 
-def non_max_suppression(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the kept boxes, falling score; greedy, all classes together.
+def non_max_suppression(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, most: int | None = None
+) -> Tensor:
+    """Indices of the kept boxes, falling score, at most `most`; greedy, all classes together.
 
     A box goes when its overlap with a kept, better one is strictly above the threshold; of equal
     scores the earlier is better. A NaN overlap (two empty boxes) suppresses nothing.
     """
     order = torch.argsort(scores, descending=True, stable=True)
     kept = []
-    while order.numel():
+    while order.numel() and (most is None or len(kept) < most):
         best, order = order[0], order[1:]
         kept.append(best)
         order = order[~(_overlap(boxes[best], boxes[order]) > iou_threshold)]
@@ -143,7 +145,11 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, iou_threshold: float) -> 
 
 
 def postprocess(
-    boxes: Tensor, scores: Tensor, score_threshold: float = 0.05, iou_threshold: float = 0.5
+    boxes: Tensor,
+    scores: Tensor,
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    most: int | None = None,
 ) -> Detections:
     """Detections of one picture from all its decoded, clipped boxes.
 
@@ -155,12 +161,12 @@ def postprocess(
         float32 ``[anchors, classes]``.
     score_threshold : float
         A box is considered when its best class scores strictly above.
-    iou_threshold : float
+    iou_threshold, most
         See `non_max_suppression`.
     """
     best, labels = scores.max(dim=1)
     candidates = Detections(boxes, best, labels)[best > score_threshold]
-    kept = non_max_suppression(candidates.boxes, candidates.scores, iou_threshold)
+    kept = non_max_suppression(candidates.boxes, candidates.scores, iou_threshold, most)
     return candidates[kept]
 
 

@@ -85,7 +85,7 @@ def answers(network: DemoNetwork, studies: Sequence[Study], device: torch.device
         raw = network.localization.raw(features.c3, features.c4, features.c5, size)
         boxes = network.localization.decode(raw.deltas.cpu(), size)
         for row, target in enumerate(pictures.targets):
-            found = postprocess(boxes[row], raw.scores[row].cpu())[:_MOST_MARKS]
+            found = postprocess(boxes[row], raw.scores[row].cpu(), most=_MOST_MARKS)
             marks.append(_marks(found.boxes.numpy(), found.scores.tolist(), target.boxes))
             lesions.append(len(target.boxes))
     return Answers(torch.stack(malignancy), torch.stack(density), torch.stack(risk), marks, lesions)

@@ -239,6 +239,8 @@ def _make_chunk(folder: Path, plan: DataPlan, number: int, seeds: Sequence[int])
     spec = plan.preprocessing
     images = np.empty((len(seeds), len(STANDARD_VIEWS), spec.height, spec.width), np.uint8)
     records = [_make_study(seed, plan, images[i]) for i, seed in enumerate(seeds)]
+    for size in range(1, _CHUNK + 1):  # of the chunk as it was in a plan of more or fewer studies
+        (folder / f"{number:05d}.{size}").unlink(missing_ok=True)
     temporary = folder / f"{number:05d}.npy.new"
     with temporary.open("wb") as file:
         np.save(file, images)

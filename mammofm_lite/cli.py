@@ -19,7 +19,7 @@ from .views import HEADS
 
 __all__ = ["cli", "main"]
 
-WRITERS = ("json", "text", "png", "heat")
+WRITERS = ("json", "text", "png", "heat", "html")
 DEFAULT_WRITERS = "json,text,png"
 
 
@@ -144,7 +144,7 @@ def infer(
         taker = folder.take_pixels if folder else None
         result = model.infer(instances, InferOptions(chosen), observer=progress, take_pixels=taker)
         if folder:
-            folder.write(result, instances, reporter)
+            folder.write(result, instances, reporter, bundle=model.bundle)
     click.echo(result.to_json_text() if as_json else _summary(result), nl=False)
 
 

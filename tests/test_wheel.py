@@ -79,9 +79,11 @@ def test_only_the_runtime_is_there(clean: Path) -> None:
 def test_it_answers_a_study(clean: Path, tmp_path: Path) -> None:
     command = clean / "mammofm-lite"
     run(command, "phantom", tmp_path / "study", "--seed", "4", cwd=tmp_path)
-    printed = run(command, "infer", tmp_path / "study", "-o", tmp_path / "out", cwd=tmp_path)
-    assert "SUGGESTION" in printed
+    written = ("-o", tmp_path / "out", "--write", "json,html")
+    printed = run(command, "infer", tmp_path / "study", *written, cwd=tmp_path)
+    assert "\nSuggestion " in printed
     assert (tmp_path / "out" / "result.json").is_file()
+    assert (tmp_path / "out" / "result.html").is_file()  # its style and script were installed too
 
 
 def test_export_says_what_it_needs(clean: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ._header import Header
 from ._numbers import number
 from ._refused import FileRefusedError
 
-__all__ = ["VoiLut", "background", "check_presentation", "voi_lut"]
+__all__ = ["VoiLut", "background", "check_presentation", "patient_orientation", "voi_lut"]
 
 _VOI_FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _MAX_VERTICES: Final = 10_000
@@ -81,6 +81,14 @@ def check_presentation(header: Header, photometric_interpretation: str) -> None:
             "presentation_contradiction",
             f"PresentationLUTShape {shape} contradicts {photometric_interpretation}",
         )
+
+
+def patient_orientation(header: Header) -> tuple[str, str] | None:
+    """Where rows and columns run to (PS3.3 C.7.6.1.1.1); what is malformed counts as absent."""
+    values = tuple(value.upper() for value in header.texts("PatientOrientation"))
+    if len(values) != 2 or not all(re.fullmatch(r"(?!.*(.).*\1)[APRLHF]{1,3}", v) for v in values):
+        return None
+    return values
 
 
 # -------------------- pixels that are no image

@@ -23,7 +23,7 @@ from ._codes import (
     VIEW_MODIFIER_CODES,
     VIEW_POSITIONS,
 )
-from ._display import VoiLut, background, check_presentation, voi_lut
+from ._display import VoiLut, background, check_presentation, patient_orientation, voi_lut
 from ._header import Attributes, Header, PixelElement, syntax_name
 from ._numbers import number
 from ._pixels import MAX_SIDE_PX, PixelFormat
@@ -74,6 +74,7 @@ class Mammogram:
     background: Background
     radiography: bool
     voi: VoiLut = field(compare=False)
+    patient_orientation: tuple[str, str] | None = field(compare=False)
     deviations: tuple[str, ...] = field(compare=False)
     pixels: PixelElement = field(repr=False, compare=False)
     coding: str = field(compare=False)
@@ -115,6 +116,7 @@ def describe(header: Header) -> Mammogram:
         background=hidden,
         radiography=radiography,
         voi=voi_lut(header),
+        patient_orientation=patient_orientation(header),
         deviations=(
             *((COMPUTED_RADIOGRAPHY,) if radiography else ()),
             *((TRANSFER_SYNTAX_CORRECTED,) if corrected else ()),

@@ -285,6 +285,7 @@ def _instance(files: Iterable[_File], mammogram: Mammogram) -> Instance:
         voi=mammogram.voi,
         deviations=mammogram.deviations,
         pixels=location,
+        patient_orientation=mammogram.patient_orientation,
     )
 
 

@@ -82,6 +82,10 @@ class Instance:
         Codes out of `DEVIATIONS`: where the file was not taken as it is.
     pixels
         Where `read_pixels` finds the pixel data.
+    patient_orientation
+        Where the rows run to (left to right) and the columns (downwards), in the letters of
+        Patient Orientation (PS3.3 C.7.6.1.1.1); ``None`` where the file does not say. For
+        hanging pictures only: no answer depends on it.
     """
 
     sop_instance_uid: str
@@ -98,6 +102,7 @@ class Instance:
     voi: VoiLut
     deviations: tuple[str, ...]
     pixels: PixelLocation = field(repr=False, compare=False)
+    patient_orientation: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from ._canvas import BLACK, WHITE, Box, Canvas, Colour, Frame, Rect, text_size
 from ._font import printable
 from ._heat import OverlayHeatmap, draw_heat_legend, draw_heatmap
 
-__all__ = ["OverlayMark", "display_image", "reduced_image", "render_overlay"]
+__all__ = ["MARK_COLOURS", "OverlayMark", "display_image", "reduced_image", "render_overlay"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
 # Okabe and Ito's palette, told apart by all kinds of colour vision, light enough on black and,
 # with their black rim, dark enough on dense tissue. https://jfly.uni-koeln.de/color/
-_MARK_COLOURS: Final[tuple[Colour, ...]] = (
+MARK_COLOURS: Final[tuple[Colour, ...]] = (
     (240, 228, 66),
     (86, 180, 233),
     (230, 159, 0),
@@ -195,7 +195,7 @@ def _draw_marks(
 
 def _label_colours(labels: Sequence[str]) -> Mapping[str, Colour]:
     names = dict.fromkeys(labels)
-    return {name: _MARK_COLOURS[i % len(_MARK_COLOURS)] for i, name in enumerate(names)}
+    return {name: MARK_COLOURS[i % len(MARK_COLOURS)] for i, name in enumerate(names)}
 
 
 def _plate(

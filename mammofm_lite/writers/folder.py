@@ -1,4 +1,4 @@
-"""The result folder of one study: ``result.json``, ``result.txt``, overlay pictures per view."""
+"""The result folder of one study: JSON, text, a page for a browser, overlay pictures per view."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ask import AskResult
+from ..bundle import Bundle
 from ..dicom import Instance, Study, read_pixels
 from ..prepare import PreparedView
 from ..progress import StageReporter
@@ -15,25 +16,28 @@ from ..views import STANDARD_VIEWS
 from ._overlay import reduced_image
 from ._picture import view_picture
 from .files import claim_folder, write_atomically
+from .html import Picture, html_page
 from .png import OverlayHeatmap, OverlayMark, render_overlay, write_png
-from .text import operating_points, summary
+from .report_text import report_text
+from .text import operating_points
 
 __all__ = ["ResultFolder", "caption"]
-
-_Picture = tuple[npt.NDArray[np.uint8], str]  # reduced, and the sentence on its window
 
 _NAMES: Final = (
     "result.json",
     "result.txt",
+    "result.html",
     *(f"{view}{kind}.png" for view in STANDARD_VIEWS for kind in ("", "-asymmetry")),
 )
+_PICTURED: Final = frozenset({"png", "heat", "html"})
 
 
 class ResultFolder:
     """Writes the kinds of files asked for; each file is atomic.
 
-    ``json`` and ``text`` give ``result.json`` and ``result.txt``, ``png`` one picture per view with
-    the localization head's marks, ``heat`` one per compared view with the prognosis head's map.
+    ``json``, ``text`` and ``html`` give ``result.json``, ``result.txt`` and ``result.html``,
+    ``png`` one picture per view with the localization head's marks, ``heat`` one per compared view
+    with the prognosis head's map.
 
     Raises
     ------
@@ -45,7 +49,7 @@ class ResultFolder:
         self._taken = claim_folder(folder, _NAMES, force)
         self._folder = folder
         self._kinds = kinds
-        self._pictures: dict[str, _Picture] = {}
+        self._pictures: dict[str, Picture] = {}
 
     def take_pixels(
         self, instance: Instance, stored: npt.NDArray[np.integer[Any]], prepared: PreparedView
@@ -54,24 +58,48 @@ class ResultFolder:
 
         For `Model.infer`, which calls it from several threads.
         """
-        if "png" in self._kinds or "heat" in self._kinds:
+        if _PICTURED.intersection(self._kinds):
             deviations = instance.deviations + prepared.deviations
             self._pictures[instance.sop_instance_uid] = _picture(instance, stored, deviations)
 
-    def write(self, result: StudyResult, study: Study, reporter: StageReporter) -> None:
+    def write(
+        self,
+        result: StudyResult,
+        study: Study,
+        reporter: StageReporter,
+        *,
+        bundle: Bundle | None = None,
+    ) -> None:
         """Write all kinds; result.json last, so that its presence says the folder is complete.
 
         A view whose pixels `take_pixels` was not given is decoded anew.
         Files of an earlier result go first: a picture of another study must not stay behind.
+
+        Parameters
+        ----------
+        bundle
+            That gave the result; ``html`` needs it, for its words on labels and limits.
+
+        Raises
+        ------
+        BundleError
+            ``html`` is asked for, and the bundle's model card is no text.
+        ValueError
+            ``html`` is asked for without `bundle`.
         """
+        if "html" in self._kinds and bundle is None:
+            raise ValueError("the page needs the bundle that gave the result")
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._taken:
             path.unlink(missing_ok=True)
         for info in result.views:
             self._write_pictures(result, study, info, reporter)
+        if "html" in self._kinds and bundle is not None:
+            with reporter.stage("write", "html"):
+                self._write_page(result, study, bundle)
         with reporter.stage("write", "text and json"):
             if "text" in self._kinds:
-                write_atomically(self._folder / "result.txt", summary(result).encode())
+                write_atomically(self._folder / "result.txt", report_text(result).encode())
             if "json" in self._kinds:
                 write_atomically(self._folder / "result.json", result.to_json_text().encode())
 
@@ -79,29 +107,49 @@ class ResultFolder:
         self, result: StudyResult, study: Study, info: ViewInfo, reporter: StageReporter
     ) -> None:
         heat = _heat(result, info) if "heat" in self._kinds else None
-        if "png" not in self._kinds and heat is None:
+        if heat is None and not {"png", "html"}.intersection(self._kinds):
             return
         with reporter.stage("write", info.view):
-            instance = study.views[info.view]
-            kept = self._pictures.pop(instance.sop_instance_uid, None)
-            image, window = kept or _picture(instance, read_pixels(instance), info.deviations)
+            picture = self._picture(study.views[info.view], info)
             if "png" in self._kinds:
                 marks, labels = _marks(result, info), _labels(result)
-                lines = caption(result, info, _searched(result, marks), window)
-                rgb = render_overlay(image, info.geometry, marks, caption=lines, labels=labels)
+                lines = caption(result, info, _searched(result, marks), picture.window)
+                rgb = render_overlay(
+                    picture.image, info.geometry, marks, caption=lines, labels=labels
+                )
                 write_png(self._folder / f"{info.view}.png", rgb)
             if heat is not None:
                 title = "Asymmetry of the last year; no marks drawn."
-                lines = caption(result, info, title, window)
-                rgb = render_overlay(image, info.geometry, [], caption=lines, heatmap=heat)
+                lines = caption(result, info, title, picture.window)
+                rgb = render_overlay(picture.image, info.geometry, [], caption=lines, heatmap=heat)
                 write_png(self._folder / f"{info.view}-asymmetry.png", rgb)
+
+    def _picture(self, instance: Instance, info: ViewInfo) -> Picture:
+        """Kept until the page is written, if there is one."""
+        uid = instance.sop_instance_uid
+        picture = self._pictures.pop(uid, None)
+        if picture is None:
+            picture = _picture(instance, read_pixels(instance), info.deviations)
+        if "html" in self._kinds:
+            self._pictures[uid] = picture
+        return picture
+
+    def _write_page(self, result: StudyResult, study: Study, bundle: Bundle) -> None:
+        views = {info.view: study.views[info.view] for info in result.views}
+        page = html_page(
+            result,
+            bundle,
+            {view: self._pictures.pop(one.sop_instance_uid) for view, one in views.items()},
+            {view: one.patient_orientation for view, one in views.items()},
+        )
+        write_atomically(self._folder / "result.html", page)
 
 
 def _picture(
     instance: Instance, stored: npt.NDArray[np.integer[Any]], deviations: tuple[str, ...]
-) -> _Picture:
+) -> Picture:
     image, window = view_picture(stored, instance, deviations)
-    return reduced_image(image), window
+    return Picture(reduced_image(image), window)
 
 
 def _heat(result: StudyResult, info: ViewInfo) -> OverlayHeatmap | None:

@@ -41,14 +41,16 @@ def write_png(path: Path, rgb: UInt8Array) -> None:
     write_atomically(path, encode_png(rgb))
 
 
-def encode_png(rgb: UInt8Array) -> bytes:
-    """An 8-bit RGB PNG of uint8 [height, width, 3]; the same bytes for the same picture.
+def encode_png(image: UInt8Array) -> bytes:
+    """An 8-bit PNG of uint8 [height, width, 3] (RGB) or [height, width] (grey).
 
-    Source: PNG specification, third edition (W3C), chapters 5 (chunks), 9 (filtering) and 10.
+    The same bytes for the same picture. Source: PNG specification, third edition (W3C), chapters 5
+    (chunks), 9 (filtering) and 10.
     """
-    height, width, _ = rgb.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bit, RGB, not interlaced
-    data = zlib.compress(_filtered(rgb).data, level=_DEFLATE_LEVEL)
+    height, width = image.shape[:2]
+    colour_type = 2 if image.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)  # not interlaced
+    data = zlib.compress(_filtered(image.reshape(height, width, -1)).data, level=_DEFLATE_LEVEL)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, body) for name, body in chunks)
 
@@ -58,7 +60,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _filtered(rgb: UInt8Array) -> UInt8Array:
-    """Every row after the Paeth filter, its number first: uint8 [height, 1 + 3 * width].
+    """Every row after the Paeth filter, its number first: uint8 [height, 1 + channels * width].
 
     On mammograms it is the smallest of the five in nearly every row, so no other is tried.
     """

@@ -1,106 +1,125 @@
-"""The summary a person reads: what was asked, what was answered, what is missing."""
+"""The summary on the terminal: what was asked, what was answered, what is missing."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from ..ask import AskResult
 from ..deviations import DEVIATIONS
 from ..results import (
-    DiagnosisResult,
-    HeadOutcome,
     LabelScore,
     LocalizationResult,
-    Mark,
     PrognosisResult,
     ReportResult,
     StudyResult,
 )
+from ..views import Laterality, laterality
+from ._hanging import HANGING
+from ._meaning import plain_label
 
-__all__ = ["header", "operating_points", "summary"]
+__all__ = ["count_reasons", "header", "operating_points", "summary"]
 
-LISTED_MARKS = 5  # per view; result.json has all
-SIDES: Mapping[str, str] = {"R": "right breast", "L": "left breast"}
+_NAMES: Final = 12  # width of the names on the left
+_COLUMN: Final = 16
+_SIDES: Final[Mapping[Laterality, str]] = {"R": "right breast", "L": "left breast"}
+
+_Row = tuple[str, list[str], str]  # name, cells, what they mean
 
 
 def summary(result: StudyResult) -> str:
-    """The whole result in plain text, one short block per head; ends with a newline."""
-    lines = [*header(result), ""]
-    for name, outcome in result.heads.items():
-        lines += [name.upper(), *(f"  {line}" for line in _head(outcome)), ""]
-    lines += [*_decision(result), ""]
+    """The whole result in a few aligned lines; ends with a newline.
+
+    First what the study is and lacks, then a column each for the study and both breasts, then what
+    is suggested. `report_text.report_text` has the report in full.
+    """
+    lines = [*header(result), "", *_Table(result).lines(), *_risk(result), *_report(result)]
+    lines += [*_unanswered(result), "", *_decision(result)]
     lines += [f"! {notice}" for notice in result.notices]
     return "\n".join(lines) + "\n"
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<{_NAMES}} {text}".rstrip()
 
 
 def header(result: StudyResult | AskResult) -> Iterator[str]:
     """Which study, views and files, which model, on which machine."""
     model, software = result.model, result.software
-    yield f"Study     {result.study_instance_uid}"
-    views = ", ".join(info.view for info in result.views)
-    missing = f"   missing: {', '.join(result.missing_views)}" if result.missing_views else ""
-    yield f"Views     {views}{missing}"
+    yield _line("Study", result.study_instance_uid)
+    views = {info.view for info in result.views}
+    missing = [view for view in HANGING if view in result.missing_views]
+    yield _line("Views", "  ".join(view for view in HANGING if view in views))
+    if missing:
+        yield _line("! Missing", f"{'  '.join(missing)}: nothing is said of what they would show")
     used = sum(decision.used for decision in result.files)
-    yield f"Files     {len(result.files)} seen, {used} used"
-    for reason, count in _reasons(result).items():
-        yield f"          {count} not used: {reason.replace('_', ' ')}"
+    reasons = [f"{count} {reason}" for reason, count in count_reasons(result).items()]
+    not_used = f"; not used: {', '.join(reasons)}" if reasons else ""
+    yield _line("Files", f"{len(result.files)} seen, {used} used{not_used}")
     for info in result.views:
         for code in info.deviations:
-            yield f"Deviation {info.view}: {DEVIATIONS[code]}"
-    yield f"Model     {model.name} {model.version} ({model.precision}, sha256 {model.sha256[:12]})"
-    yield (
-        f"Machine   {software.cpu}, {software.threads} threads, {software.instruction_set}, "
-        f"OpenVINO {software.openvino}"
+            yield _line("Deviation", f"{info.view}: {DEVIATIONS[code]}")
+    yield _line(
+        "Model", f"{model.name} {model.version} ({model.precision}, sha256 {model.sha256[:12]})"
+    )
+    yield _line(
+        "Machine",
+        f"{software.cpu}, {software.threads} threads, {software.instruction_set}, "
+        f"OpenVINO {software.openvino}",
     )
 
 
-def _reasons(result: StudyResult | AskResult) -> Mapping[str, int]:
+def count_reasons(result: StudyResult | AskResult) -> Mapping[str, int]:
+    """Why files were not used, in words, and how many."""
     counts: dict[str, int] = {}
     for decision in result.files:
         if not decision.used:
-            counts[decision.reason] = counts.get(decision.reason, 0) + 1
+            words = decision.reason.replace("_", " ")
+            counts[words] = counts.get(words, 0) + 1
     return counts
 
 
-def _head(outcome: HeadOutcome) -> Iterator[str]:
-    answer = outcome.result
-    if isinstance(answer, DiagnosisResult):
-        yield from _diagnosis(answer)
-    elif isinstance(answer, LocalizationResult):
-        yield from _localization(answer)
-    elif isinstance(answer, PrognosisResult):
-        yield from _prognosis(answer)
-    elif isinstance(answer, ReportResult):
-        yield from _report(answer)
-    else:
-        yield f"no answer: {outcome.detail}"
+# -------------------- the table
 
 
-def _diagnosis(answer: DiagnosisResult) -> Iterator[str]:
-    columns = [("study", answer.study)]
-    columns += [
-        (SIDES[side], answer.breasts[side]) for side in ("R", "L") if side in answer.breasts
-    ]
-    yield f"{'':<26} " + "".join(f"{name:<22}" for name, _ in columns).rstrip()
-    for index, score in enumerate(answer.study):
-        cells = (f"{_score(scores[index]):<22}" for _, scores in columns)
-        yield f"{score.label:<26} " + "".join(cells).rstrip()
+class _Table:
+    """A column each for the study and the breasts, a row for every label of every head."""
+
+    def __init__(self, result: StudyResult) -> None:
+        shown = {laterality(info.view) for info in result.views}
+        self._sides = [side for side in _SIDES if side in shown]
+        self._diagnosis, self._localization = result.diagnosis, result.localization
+
+    def lines(self) -> Iterator[str]:
+        rows = [*self._scores(), *self._marks()]
+        if rows:
+            rows.insert(0, ("", ["study", *(_SIDES[side] for side in self._sides)], ""))
+        width = max((_NAMES, *(len(name) for name, _, _ in rows)))
+        for name, cells, note in rows:
+            columns = "".join(f"{cell:<{_COLUMN}}" for cell in cells)
+            yield f"{name:<{width}} {columns}{note}".rstrip()
+
+    def _scores(self) -> Iterator[_Row]:
+        answer = self._diagnosis
+        for index, score in enumerate(answer.study if answer else ()):
+            assert answer is not None
+            cells = [score, *(answer.breasts[side][index] for side in self._sides)]
+            note = "" if score.threshold is None else f"yes from {score.threshold:g} on"
+            yield plain_label(score.label), [_score(cell) for cell in cells], note
+
+    def _marks(self) -> Iterator[_Row]:
+        """How many marks of every label; the places are in the report and in result.json."""
+        answer = self._localization
+        for label, threshold in answer.thresholds.items() if answer else ():
+            assert answer is not None
+            mine = [laterality(mark.view) for mark in answer.marks if mark.label == label]
+            counts = [len(mine), *(mine.count(side) for side in self._sides)]
+            cells = [f"{count} marks" if count != 1 else "1 mark" for count in counts]
+            yield plain_label(label), cells, f"scores from {threshold:g} on"
 
 
 def _score(score: LabelScore) -> str:
     if "yes" in score.probabilities:
-        above = f" (at least {score.threshold:g})" if score.value == "yes" else ""
-        return f"{score.probabilities['yes']:.3f}{above}"
+        return f"{score.probabilities['yes']:.3f} {score.value or ''}".rstrip()
     return f"{score.value} ({score.probabilities[score.value or '']:.2f})"
-
-
-def _localization(answer: LocalizationResult) -> Iterator[str]:
-    searched = ", ".join(answer.views_searched)
-    if not answer.marks:
-        yield f"no mark at or above {operating_points(answer)} in {searched}"
-    for view in answer.views_searched:
-        marks = [mark for mark in answer.marks if mark.view == view]
-        yield from (_mark(mark) for mark in marks[:LISTED_MARKS])
-        if len(marks) > LISTED_MARKS:
-            yield f"{view:<6} and {len(marks) - LISTED_MARKS} more, with lower scores"
 
 
 def operating_points(answer: LocalizationResult) -> str:
@@ -110,31 +129,43 @@ def operating_points(answer: LocalizationResult) -> str:
     return ", ".join(f"{value:g} ({label})" for label, value in answer.thresholds.items())
 
 
-def _mark(mark: Mark) -> str:
-    x1, y1, x2, y2 = mark.box_px
-    size = ""
-    if mark.box_mm:
-        width, height = mark.box_mm[2] - mark.box_mm[0], mark.box_mm[3] - mark.box_mm[1]
-        size = f"  {width:.0f} x {height:.0f} mm"
-    box = f"columns {x1:.0f} to {x2:.0f}, rows {y1:.0f} to {y2:.0f}"
-    return f"{mark.view:<6} {mark.label:<26} {mark.score:.3f}  {box}{size}"
+# -------------------- below it
 
 
-def _prognosis(answer: PrognosisResult) -> Iterator[str]:
-    yield "   ".join(f"year {item.year}: {item.risk:.3f}" for item in answer.years)
-    yield f"from the asymmetry of {' and '.join(answer.projections_used)}"
+def _risk(result: StudyResult) -> Iterator[str]:
+    if result.prognosis:
+        yield _line("risk", _risks(result.prognosis))
 
 
-def _report(answer: ReportResult) -> Iterator[str]:
-    for section in answer.report.sections:
-        yield f"{section.title}: {section.text}"
-    for flag in answer.flags:
-        yield f"! {flag.detail}"
+def _risks(answer: PrognosisResult) -> str:
+    years = "  ".join(f"{item.year}: {item.risk:.3f}" for item in answer.years)
+    return f"{years}  within so many years"
+
+
+def _report(result: StudyResult) -> Iterator[str]:
+    if result.report:
+        report = result.report.report
+        estimate = report.birads_estimate or "left open, views are missing"
+        composition = f"composition {report.composition}"
+        yield _line("BI-RADS", f"{estimate} (the model's estimate); {composition}")
+
+
+def _unanswered(result: StudyResult) -> Iterator[str]:
+    for name, outcome in result.heads.items():
+        if outcome.result is None:
+            yield _line(f"! {name}", f"NO ANSWER: {outcome.detail}")
 
 
 def _decision(result: StudyResult) -> Iterator[str]:
     if result.recall is None:
-        yield "SUGGESTION  none: no head that decides on recall answered"
-        return
-    word = "recall" if result.recall.suggested else "no recall"
-    yield f"SUGGESTION  {word}  ({'; '.join(result.recall.basis)})"
+        yield _line("Suggestion", "none: no head that decides on recall answered")
+    else:
+        word = "RECALL" if result.recall.suggested else "no recall"
+        yield _line("Suggestion", f"{word}  ({'; '.join(result.recall.basis)})")
+    if result.report and result.report.flags:
+        yield from _disagreements(result.report)
+
+
+def _disagreements(answer: ReportResult) -> Iterator[str]:
+    for flag in answer.flags:
+        yield _line("! Disagree", flag.detail)

@@ -91,7 +91,7 @@ def test_padding_that_misleads(model: Model, study: Path, tmp_path: Path) -> Non
 
     result = model.infer(change(study, tmp_path / "a", "R-MLO", bright))
     assert deviations(result) == {"R-MLO": ("pixel_padding_masked",)}
-    assert f"Deviation R-MLO: {DEVIATIONS['pixel_padding_masked']}" in summary(result)
+    assert f"Deviation    R-MLO: {DEVIATIONS['pixel_padding_masked']}" in summary(result)
     expected = model.infer(change(study, tmp_path / "b", "R-MLO", dark))
     assert result.to_json()["heads"] == expected.to_json()["heads"]
 
@@ -144,7 +144,7 @@ def test_computed_radiography_on_the_command_line(
         [sys.executable, "-c", code, "infer", folder, "--heads", "diagnosis", *flags],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert ("missing: L-CC" in done.stdout) is not allowed
+    assert ("! Missing    L-CC: nothing is said" in done.stdout) is not allowed
     assert (DEVIATIONS["computed_radiography"] in done.stdout) is allowed
 
 

@@ -77,11 +77,12 @@
       this.draw();
     }
 
+    // No further than the home place: the chest wall never leaves the edge that it hangs at.
     keepInside() {
-      const most = 0.5;
-      const tall = this.home[3] / this.home[2] / 2;
-      this.across = clamp(this.across, -most, most);
-      this.down = clamp(this.down, -tall, tall);
+      const room = (1 - 1 / this.zoom) / 2;
+      const tall = this.home[3] / this.home[2];
+      this.across = clamp(this.across, -room, room);
+      this.down = clamp(this.down, -room * tall, room * tall);
     }
 
     // Zoom so that a point, in original pixels as hung, stays where it is.
@@ -94,7 +95,6 @@
       const wantX = px - (px - before[0]) * shrink, wantY = py - (py - before[1]) * shrink;
       const now = this.place();
       this.move(wantX - now[0], wantY - now[1]);
-      if (zoom === 1) this.fit();
     }
 
     like(other) {

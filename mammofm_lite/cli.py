@@ -19,7 +19,7 @@ from .views import HEADS
 
 __all__ = ["cli", "main"]
 
-WRITERS = ("json", "text", "png", "heat", "html")
+WRITERS = ("json", "text", "png", "heat", "html", "cad-sr", "sr", "gsps")
 DEFAULT_WRITERS = "json,text,png"
 
 
@@ -141,6 +141,8 @@ def infer(
         model = Model.load(bundle, threads=threads, signed_by=signed_by)
         with reporter.stage("read"):
             instances = read_study(study, ReadOptions(allow_cr=allow_cr))
+        if folder:
+            folder.take_study(instances)
         taker = folder.take_pixels if folder else None
         result = model.infer(instances, InferOptions(chosen), observer=progress, take_pixels=taker)
         if folder:

@@ -22,7 +22,16 @@ from ._sources import OpenFile
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["TAGS", "Attributes", "Header", "PixelElement", "inflate", "read_header", "syntax_name"]
+__all__ = [
+    "TAGS",
+    "Attributes",
+    "Header",
+    "PixelElement",
+    "inflate",
+    "read_elements",
+    "read_header",
+    "syntax_name",
+]
 
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _IMPLICIT: Final = "1.2.840.10008.1.2"
@@ -193,6 +202,39 @@ def read_header(opened: OpenFile) -> Header:
     FileRefusedError
         Not DICOM (only the first bytes were looked at), an index, cut off or malformed.
     """
+    syntax, with_preamble = _start(opened)
+    try:
+        return _guarded(lambda: _read_body(opened, syntax))
+    except FileRefusedError:
+        if syntax not in PIXEL_SYNTAXES:
+            name = syntax_name(syntax)
+            raise FileRefusedError(
+                "unsupported_transfer_syntax", f"{name} cannot be read"
+            ) from None
+        if not with_preamble:
+            raise _not_dicom() from None
+        raise
+
+
+def read_elements(opened: OpenFile, keywords: tuple[str, ...]) -> "Dataset":
+    """Elements before the pixel data as the library reads them, and the file's character set.
+
+    Raises
+    ------
+    FileRefusedError
+        As `read_header`.
+    """
+    syntax, _ = _start(opened)
+
+    def read() -> "Dataset":
+        file: BinaryIO = inflate(opened.file) if syntax == DEFLATED else opened.file
+        return _read_dataset(file, syntax, keywords, lambda tag: tag >= _FIRST_PIXEL_TAG)
+
+    return _guarded(read)
+
+
+def _start(opened: OpenFile) -> tuple[str, bool]:
+    """Move to the data set; its transfer syntax, and whether a preamble stands before it."""
     file = opened.file
     magic = _guarded(lambda: file.read(_MAGIC_BYTES))
     with_preamble = magic[128:] == b"DICM"
@@ -209,17 +251,7 @@ def read_header(opened: OpenFile) -> Header:
         if with_preamble:
             raise _incomplete(file.tell(), opened.size, "the file does not say its transfer syntax")
         syntax = _EXPLICIT if _VR.match(magic[4:6]) else _IMPLICIT
-    try:
-        return _guarded(lambda: _read_body(opened, syntax))
-    except FileRefusedError:
-        if syntax not in PIXEL_SYNTAXES:
-            name = syntax_name(syntax)
-            raise FileRefusedError(
-                "unsupported_transfer_syntax", f"{name} cannot be read"
-            ) from None
-        if not with_preamble:
-            raise _not_dicom() from None
-        raise
+    return syntax, with_preamble
 
 
 def _check_plausible(magic: bytes) -> None:

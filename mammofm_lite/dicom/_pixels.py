@@ -23,7 +23,14 @@ from ._sources import OpenFile, Source
 if TYPE_CHECKING:
     from ._types import Instance
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE_PX", "PixelFormat", "PixelLocation", "read_pixels"]
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SIDE_PX",
+    "PixelFormat",
+    "PixelLocation",
+    "check_unchanged",
+    "read_pixels",
+]
 
 MAX_SIDE_PX: Final = 32768
 # The largest scanned films have about 40 million. A few kilobytes of JPEG-LS or RLE may claim any
@@ -124,7 +131,7 @@ def _pixel_data(location: PixelLocation) -> bytes:
     """The value, or the fragments of the only frame, joined."""
     try:
         with location.source.open() as opened:
-            _check_unchanged(opened, location)
+            check_unchanged(opened, location)
             file = opened.file
             if location.deflated_at is not None:
                 file.seek(location.deflated_at)
@@ -140,7 +147,14 @@ def _pixel_data(location: PixelLocation) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_unchanged(opened: OpenFile, location: PixelLocation) -> None:
+def check_unchanged(opened: OpenFile, location: PixelLocation) -> None:
+    """Refuse a file that is not the one the study was chosen from.
+
+    Raises
+    ------
+    StudyError
+        It was changed or replaced.
+    """
     if opened.stamp != location.stamp:
         raise StudyError("the file was changed while the study was read; start again")
 

@@ -1,5 +1,6 @@
-"""The result folder of one study: JSON, text, a page for a browser, overlay pictures per view."""
+"""The result folder of one study: JSON, text, a page for a browser, pictures, DICOM objects."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,13 +9,22 @@ import numpy.typing as npt
 
 from ..ask import AskResult
 from ..bundle import Bundle
-from ..dicom import Instance, Study, read_pixels
+from ..dicom import Instance, Origin, Study, read_pixels
 from ..prepare import PreparedView
 from ..progress import StageReporter
 from ..results import StudyResult, ViewInfo
-from ..views import STANDARD_VIEWS
+from ..views import STANDARD_VIEWS, ViewName
 from ._overlay import reduced_image
 from ._picture import view_picture
+from .dicom import (
+    DICOM_FILES,
+    DICOM_KINDS,
+    Case,
+    check_kinds,
+    dicom_bytes,
+    dicom_objects,
+    read_origins,
+)
 from .files import claim_folder, write_atomically
 from .html import Picture, html_page
 from .png import OverlayHeatmap, OverlayMark, render_overlay, write_png
@@ -28,6 +38,7 @@ _NAMES: Final = (
     "result.txt",
     "result.html",
     *(f"{view}{kind}.png" for view in STANDARD_VIEWS for kind in ("", "-asymmetry")),
+    *DICOM_FILES,
 )
 _PICTURED: Final = frozenset({"png", "heat", "html"})
 
@@ -37,19 +48,34 @@ class ResultFolder:
 
     ``json``, ``text`` and ``html`` give ``result.json``, ``result.txt`` and ``result.html``,
     ``png`` one picture per view with the localization head's marks, ``heat`` one per compared view
-    with the prognosis head's map.
+    with the prognosis head's map; `mammofm_lite.writers.dicom` describes ``cad-sr``, ``sr`` and
+    ``gsps``.
 
     Raises
     ------
     UsageError
-        The folder exists as a file, or holds results and `force` is not set.
+        The folder exists as a file, or holds results and `force` is not set; or a kind needs a
+        package that is not installed.
     """
 
     def __init__(self, folder: Path, kinds: tuple[str, ...], force: bool) -> None:
+        check_kinds(kinds)
         self._taken = claim_folder(folder, _NAMES, force)
         self._folder = folder
         self._kinds = kinds
         self._pictures: dict[str, Picture] = {}
+        self._origins: Mapping[ViewName, Origin] | None = None
+
+    def take_study(self, study: Study) -> None:
+        """Read what DICOM results take over, so that a refusal comes before the model runs.
+
+        Raises
+        ------
+        StudyError
+            The files' attributes cannot be taken over.
+        """
+        if any(kind in DICOM_KINDS for kind in self._kinds):
+            self._origins = read_origins(study)
 
     def take_pixels(
         self, instance: Instance, stored: npt.NDArray[np.integer[Any]], prepared: PreparedView
@@ -97,11 +123,20 @@ class ResultFolder:
         if "html" in self._kinds and bundle is not None:
             with reporter.stage("write", "html"):
                 self._write_page(result, study, bundle)
+        self._write_dicom(result, study, reporter)
         with reporter.stage("write", "text and json"):
             if "text" in self._kinds:
                 write_atomically(self._folder / "result.txt", report_text(result).encode())
             if "json" in self._kinds:
                 write_atomically(self._folder / "result.json", result.to_json_text().encode())
+
+    def _write_dicom(self, result: StudyResult, study: Study, reporter: StageReporter) -> None:
+        if not any(kind in DICOM_KINDS for kind in self._kinds):
+            return
+        with reporter.stage("write", "dicom"):
+            case = Case.of(result, study, self._origins or read_origins(study))
+            for name, dataset in dicom_objects(self._kinds, case):
+                write_atomically(self._folder / name, dicom_bytes(dataset))
 
     def _write_pictures(
         self, result: StudyResult, study: Study, info: ViewInfo, reporter: StageReporter

@@ -1,0 +1,210 @@
+"""What a DICOM result takes over from an image it is about: patient, study, series, display.
+
+Only here are names and numbers of a patient read as text. They go into DICOM objects, where they
+belong, and nowhere else: no message carries one.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import StudyError
+from ._codes import IMPLANT_DISPLACED, VIEW_MODIFIER_CODES
+from ._header import read_elements
+from ._pixels import check_unchanged
+from ._quiet import quiet
+from ._refused import FileRefusedError
+from ._types import Instance
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+__all__ = ["PATIENT_IDENTITY", "Origin", "read_origin"]
+
+PATIENT_IDENTITY: Final = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+)  # fmt: skip
+"""Attributes that say who the patient is; files of one study must not contradict each other."""
+
+_UID: Final = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+_DATE: Final = re.compile(r"\d{8}")
+_TIME: Final = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
+_SEX: Final = re.compile(r"[MFO]")
+_DIRECTION: Final = re.compile(r"[APRLHF]{1,3}")
+_ANY: Final = re.compile(r"[^\x00-\x08\x0b-\x1f\\]*", re.DOTALL)
+
+# Modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1), and what a value must look like.
+_MODULES: Final[Mapping[str, re.Pattern[str]]] = {
+    "PatientName": _ANY,
+    "PatientID": _ANY,
+    "IssuerOfPatientID": _ANY,
+    "PatientBirthDate": _DATE,
+    "PatientSex": _SEX,
+    "StudyInstanceUID": _UID,
+    "StudyDate": _DATE,
+    "StudyTime": _TIME,
+    "ReferringPhysicianName": _ANY,
+    "StudyID": _ANY,
+    "AccessionNumber": _ANY,
+    "StudyDescription": _ANY,
+}
+_IMAGE: Final[Mapping[str, re.Pattern[str]]] = {
+    "SOPClassUID": _UID,
+    "SeriesInstanceUID": _UID,
+    "ContentDate": _DATE,
+    "ContentTime": _TIME,
+}
+_OTHERS: Final = (
+    "SpecificCharacterSet", "PatientOrientation", "ImagerPixelSpacing", "ViewCodeSequence",
+    "ViewModifierCodeSequence", "PixelRepresentation", "RescaleSlope", "RescaleIntercept",
+    "VOILUTSequence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One image as DICOM results refer to it.
+
+    Parameters
+    ----------
+    patient_and_study
+        Attributes of the modules Patient and General Study by keyword, as text; ``""`` where the
+        file has none or a malformed date, time or code.
+    sop_class_uid, series_instance_uid
+        Of the image.
+    content_date, content_time
+        Of the image, ``""`` where the file does not say.
+    patient_orientation
+        Direction of rows, then of columns; ``None`` where the file does not say.
+    imager_pixel_spacing_mm
+        Distance of rows, then of columns, at the detector; ``None`` where the file does not say.
+    implant_displaced
+        Whether the view has that modifier.
+    voi_tables
+        Items of VOI LUT Sequence.
+    """
+
+    patient_and_study: Mapping[str, str] = field(repr=False)
+    sop_class_uid: str
+    series_instance_uid: str
+    content_date: str
+    content_time: str
+    patient_orientation: tuple[str, str] | None
+    imager_pixel_spacing_mm: tuple[float, float] | None
+    implant_displaced: bool
+    voi_tables: tuple["Dataset", ...] = field(repr=False, compare=False)
+
+
+def read_origin(instance: Instance) -> Origin:
+    """Read the file of a chosen mammogram again, up to its pixel data.
+
+    Raises
+    ------
+    StudyError
+        The file changed, does not say its series, or names the patient in a character set that
+        cannot be read: a garbled name in a result could be taken for another patient's.
+    """
+    keywords = (*_MODULES, *_IMAGE, *_OTHERS)
+    try:
+        with instance.pixels.source.open() as opened:
+            check_unchanged(opened, instance.pixels)
+            dataset = read_elements(opened, keywords)
+        with quiet():
+            return _origin(dataset)
+    except FileRefusedError as refused:
+        why = refused.detail
+    except StudyError as error:
+        why = str(error)
+    except Exception:
+        # The library raises many kinds on hostile values, and what they say may quote the file.
+        why = "the attributes of patient and study are malformed"
+    raise StudyError(
+        f"no DICOM result can be written: {why} (SOP Instance UID {instance.sop_instance_uid})"
+    ) from None
+
+
+def _origin(dataset: "Dataset") -> Origin:
+    _check_character_set(dataset)
+    image = {keyword: _text(dataset, keyword, form) for keyword, form in _IMAGE.items()}
+    if not image["SeriesInstanceUID"] or not image["SOPClassUID"]:
+        raise StudyError("the image does not say its Series Instance UID")
+    modules = {keyword: _text(dataset, keyword, form) for keyword, form in _MODULES.items()}
+    return Origin(
+        patient_and_study=modules,
+        sop_class_uid=image["SOPClassUID"],
+        series_instance_uid=image["SeriesInstanceUID"],
+        content_date=image["ContentDate"],
+        content_time=image["ContentTime"],
+        patient_orientation=_orientation(dataset),
+        imager_pixel_spacing_mm=_spacing(dataset),
+        implant_displaced=_implant_displaced(dataset),
+        voi_tables=_voi_tables(dataset),
+    )
+
+
+def _check_character_set(dataset: "Dataset") -> None:
+    """The library takes an unknown character set for Latin-1 and goes on."""
+    from pydicom.charset import python_encoding
+
+    names = dataset.get("SpecificCharacterSet") or ""
+    for name in [names] if isinstance(names, str) else names:
+        if name not in python_encoding:
+            raise StudyError("its character set (SpecificCharacterSet) is not known")
+    if names:
+        return
+    for keyword in _MODULES:
+        raw = dataset.get_item(keyword).value if keyword in dataset else b""
+        if isinstance(raw, bytes) and not raw.isascii():
+            raise StudyError("it names no character set (SpecificCharacterSet) for its text")
+
+
+def _text(dataset: "Dataset", keyword: str, form: re.Pattern[str]) -> str:
+    """A value; what is malformed counts as absent, but not a name or number of the patient."""
+    value = dataset.get(keyword)
+    text = "" if value is None else str(value).strip(" \0")
+    if "\ufffd" in text:
+        raise StudyError("its text does not fit its character set (SpecificCharacterSet)")
+    one = not isinstance(value, list | tuple) and not hasattr(value, "append")
+    if one and form.fullmatch(text):
+        return text
+    if form is _ANY:
+        raise StudyError(f"its {keyword} is malformed")
+    return ""
+
+
+def _orientation(dataset: "Dataset") -> tuple[str, str] | None:
+    value = dataset.get("PatientOrientation")
+    if value is None or isinstance(value, str) or len(value) != 2:
+        return None
+    row, column = (str(part) for part in value)
+    known = _DIRECTION.fullmatch(row) and _DIRECTION.fullmatch(column)
+    return (row, column) if known else None
+
+
+def _spacing(dataset: "Dataset") -> tuple[float, float] | None:
+    value: Any = dataset.get("ImagerPixelSpacing")
+    if value is None or isinstance(value, str | float) or len(value) != 2:
+        return None
+    row, column = (float(part) for part in value)
+    return (row, column) if 0 < row < 100 and 0 < column < 100 else None
+
+
+def _implant_displaced(dataset: "Dataset") -> bool:
+    views = dataset.get("ViewCodeSequence") or ()
+    items = [*(dataset.get("ViewModifierCodeSequence") or ())]
+    items += [item for view in views for item in view.get("ViewModifierCodeSequence") or ()]
+    codes = ((item.get("CodingSchemeDesignator"), item.get("CodeValue")) for item in items)
+    return any(VIEW_MODIFIER_CODES.get(code) == IMPLANT_DISPLACED for code in codes)
+
+
+def _voi_tables(dataset: "Dataset") -> tuple["Dataset", ...]:
+    """Items with what a presentation state needs of them (PS3.3 C.11.8), in explicit VRs."""
+    from pydicom.filewriter import correct_ambiguous_vr
+
+    correct_ambiguous_vr(dataset, is_little_endian=bool(dataset.original_encoding[1]))
+    return tuple(
+        item
+        for item in dataset.get("VOILUTSequence") or ()
+        if "LUTDescriptor" in item and "LUTData" in item
+    )

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ...views import laterality, projection
-from ._case import Case, Image, TrackedMark, algorithm_parameters, algorithm_version, reference
+from ._case import (
+    Case,
+    Image,
+    Kind,
+    TrackedMark,
+    algorithm_parameters,
+    algorithm_version,
+    reference,
+)
 from ._codes import (
     BREAST_SIDES,
     CERTAINTY,
@@ -27,8 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cad_sr"]
 
-SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.1.88.50"
-_SERIES_NUMBER: Final = 9001
+_KIND: Final = Kind("cad-sr", "1.2.840.10008.5.1.4.1.1.88.50", "SR", 9001)
 
 _REPORT: Final = dcm("111036", "Mammography CAD Report")
 _LANGUAGE: Final = dcm("121049", "Language of Content Item and Descendants")
@@ -85,7 +92,7 @@ def cad_sr(case: Case) -> "FileDataset":
         code("CONTAINS", _ANALYSES, _NOT_ATTEMPTED),
     )
     root.ContentTemplateSequence = [_template()]
-    dataset = case.new("cad-sr", SOP_CLASS, "SR", _SERIES_NUMBER)
+    dataset = case.new(_KIND)
     return case.as_document(dataset, root)
 
 

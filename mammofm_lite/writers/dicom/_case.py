@@ -26,6 +26,7 @@ __all__ = [
     "ALGORITHM",
     "Case",
     "Image",
+    "Kind",
     "TrackedMark",
     "algorithm_parameters",
     "algorithm_version",
@@ -46,6 +47,16 @@ def uid(*names: str) -> str:
     """The UID that the hash of names gives."""
     digest = hashlib.sha256("\n".join(("mammofm-lite result", *names)).encode()).digest()
     return f"{_ROOT}.{uuid.UUID(bytes=digest[:16], version=5).int}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which class of object, and which series of the study holds it."""
+
+    series: str
+    sop_class_uid: str
+    modality: str
+    series_number: int
 
 
 @dataclass(frozen=True)
@@ -215,22 +226,21 @@ class Case:
 
     # -------------------- objects
 
-    def new(
-        self, kind: str, sop_class_uid: str, modality: str, series_number: int
-    ) -> "FileDataset":
-        """An object with all modules but its content: one series per kind.
+    def new(self, kind: Kind, name: str = "") -> "FileDataset":
+        """An object with all modules but its content.
 
         Parameters
         ----------
         kind
-            Decides on the identifiers; what follows a slash names the object in its series.
+            Its series; decides on the identifiers, together with `name` in the series.
         """
-        dataset = _file(sop_class_uid, self.uid("instance", kind), self.now)
+        made_of = ("instance", kind.series, name)
+        dataset = _file(kind.sop_class_uid, self.uid(*made_of), self.now)
         for keyword, text in self._patient_and_study().items():
             setattr(dataset, keyword, text)
-        dataset.Modality = modality
-        dataset.SeriesInstanceUID = self.uid("series", kind.partition("/")[0])
-        dataset.SeriesNumber = series_number
+        dataset.Modality = kind.modality
+        dataset.SeriesInstanceUID = self.uid("series", kind.series)
+        dataset.SeriesNumber = kind.series_number
         dataset.SeriesDescription = _series_description(self.result)
         dataset.SeriesDate = dataset.InstanceCreationDate
         dataset.SeriesTime = dataset.InstanceCreationTime

@@ -1,7 +1,8 @@
 """Grayscale Softcopy Presentation States (PS3.3 A.33.1): the marks drawn on the original images.
 
-One per view, a series per breast, for any viewer of an archive. A presentation state replaces the whole display
-pipeline of its image (PS3.4 N.2), so the image's own rescale, window and shutter are repeated.
+One per view, a series per breast, for any viewer of an archive. A presentation state replaces the
+whole display pipeline of its image (PS3.4 N.2), so the image's own rescale, window and shutter are
+repeated.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING, Final
 from ...background import CircularShutter, PolygonalShutter, RectangularShutter
 from ...views import Laterality, laterality
 from ..text import operating_points
-from ._case import Case, Image, TrackedMark, reference, series_references
+from ._case import Case, Image, Kind, TrackedMark, reference, series_references
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
 __all__ = ["presentation_states"]
 
-SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.1.11.1"
-_SERIES_NUMBERS: Final[Mapping[Laterality, int]] = {"L": 9003, "R": 9004}
+_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.1.11.1"
+_SERIES: Final[Mapping[Laterality, Kind]] = {  # Laterality is an attribute of the series
+    "L": Kind("gsps L", _SOP_CLASS, "PR", 9003),
+    "R": Kind("gsps R", _SOP_CLASS, "PR", 9004),
+}
 _MARKS: Final = "MARKS"
 _NOTICES: Final = "NOTICES"
 _WHITE: Final = 0xFFFF
@@ -29,8 +33,7 @@ def presentation_states(case: Case) -> Iterator[tuple[Image, "FileDataset"]]:
     """One for every image that was answered about, with or without marks."""
     for number, image in enumerate(case.used, start=1):
         side = laterality(image.view)
-        kind = f"gsps {side}/{image.view}"
-        dataset = case.new(kind, SOP_CLASS, "PR", _SERIES_NUMBERS[side])
+        dataset = case.new(_SERIES[side], image.view)
         dataset.Laterality = side
         dataset.InstanceNumber = number
         dataset.ContentLabel = "MAMMOFM_MARKS"
@@ -56,11 +59,11 @@ def _add_display(dataset: "Dataset", image: Image) -> None:
     area.DisplayedAreaTopLeftHandCorner = [1, 1]  # whole pixels, counted from 1 (PS3.3 C.10.4)
     area.DisplayedAreaBottomRightHandCorner = [instance.columns, instance.rows]
     area.PresentationSizeMode = "SCALE TO FIT"
-    if instance.pixel_spacing_mm is None:
-        area.PresentationPixelAspectRatio = [1, 1]
+    spacing = instance.pixel_spacing_mm
+    if spacing is None or spacing[0] == spacing[1]:
+        area.PresentationPixelAspectRatio = [1, 1]  # leaves it to the image what its pixels measure
     else:
-        spacing = [DSfloat(each, auto_format=True) for each in instance.pixel_spacing_mm]
-        area.PresentationPixelSpacing = spacing
+        area.PresentationPixelSpacing = [DSfloat(each, auto_format=True) for each in spacing]
     dataset.DisplayedAreaSelectionSequence = [area]
     if (instance.rescale_slope, instance.rescale_intercept) != (1, 0):
         dataset.RescaleSlope = DSfloat(instance.rescale_slope, auto_format=True)

@@ -14,7 +14,15 @@ from ...errors import UsageError
 from ...results import LabelScore
 from ...views import Laterality, laterality
 from ..text import operating_points
-from ._case import ALGORITHM, Case, Image, TrackedMark, algorithm_parameters, algorithm_version
+from ._case import (
+    ALGORITHM,
+    Case,
+    Image,
+    Kind,
+    TrackedMark,
+    algorithm_parameters,
+    algorithm_version,
+)
 from ._codes import (
     BREAST,
     CERTAINTY,
@@ -35,8 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_highdicom", "measurement_report"]
 
-SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.1.88.34"
-_SERIES_NUMBER: Final = 9002
+_KIND: Final = Kind("sr", "1.2.840.10008.5.1.4.1.1.88.34", "SR", 9002)
 _PROCEDURE: Final = Code("363679005", "SCT", "Imaging procedure")
 _COUNT: Final = Code("{marks}", "UCUM", "marks")
 
@@ -88,7 +95,7 @@ def measurement_report(case: Case) -> "FileDataset":
         procedure_reported=_coded(_PROCEDURE),
         imaging_measurements=[*_heads(case), *(_mark(case, each) for each in case.marks)],
     )
-    dataset = case.new("sr", SOP_CLASS, "SR", _SERIES_NUMBER)
+    dataset = case.new(_KIND)
     dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
     return case.as_document(dataset, report[0])
 

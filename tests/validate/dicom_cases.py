@@ -5,7 +5,6 @@ depend on what a bundle happens to say, and what was written can be held against
 """
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -176,8 +175,8 @@ def _diagnosis(used: tuple[ViewName, ...]) -> DiagnosisResult:
         LabelScore("skin thickening", {"yes": 0.25}, None, None),
     )
     sides = tuple(dict.fromkeys(view[0] for view in used))
-    breasts: Any = {side: scores for side in sides}
-    return DiagnosisResult({view: scores for view in used}, breasts, scores)
+    breasts: Any = dict.fromkeys(sides, scores)
+    return DiagnosisResult(dict.fromkeys(used, scores), breasts, scores)
 
 
 def _prognosis(used: tuple[ViewName, ...]) -> PrognosisResult | None:
@@ -314,8 +313,3 @@ KINDS = {
         other_labels,
     )
 }
-
-
-def scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for one run."""
-    return tempfile.TemporaryDirectory(prefix="mammofm-validate-")

@@ -6,11 +6,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := constraints.txt
 NATIVE := $(wildcard c_ext/CMakeLists.txt c_ext/src/* c_ext/include/* c_ext/*.cpp c_ext/*.hpp)
 
-.PHONY: always help demo test bench train-demo lint format wheel clean
+.PHONY: always help demo test validate validate-tools bench train-demo lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	@command -v g++ >/dev/null || { echo "g++ is missing: apt-get install g++" >&2; exit 1; }
@@ -40,6 +40,14 @@ demo: $(VENV)/.runtime ## make a synthetic study, run the four heads of the demo
 
 test: $(VENV)/.develop ## install what the tests need, run them all
 	$(BIN)/python -m pytest
+
+# VALIDATE=--allow-missing passes over what is not installed, and says so.
+validate: $(VENV)/.develop ## hold DICOM results of every kind against the public validators
+	$(BIN)/python tests/validate/run.py $(VALIDATE)
+
+VALIDATORS := dicom3tools dcmtk pixelmed-apps default-jre-headless orthanc
+validate-tools: ## install the programs that make validate asks (Debian 12, needs root)
+	apt-get install --yes --no-install-recommends $(VALIDATORS)
 
 $(VENV)/.bench: $(VENV)/.runtime
 	$(PIP) install --quiet --constraint $(PINS) --editable '.[export,bench]'

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := constraints.txt
-NATIVE := $(wildcard c_ext/CMakeLists.txt c_ext/src/* c_ext/include/* c_ext/*.cpp c_ext/*.hpp)
+NATIVE := $(shell find c_ext -type f)
 
 .PHONY: always help demo test validate validate-tools bench train-demo lint format wheel clean
 .DEFAULT_GOAL := help

@@ -1,0 +1,19 @@
+// What callers hand over, checked before anything is believed.
+
+#pragma once
+
+#include "engine.hpp"
+#include "mammofm.h"
+
+namespace mammofm {
+
+/// The options as this library knows them; all zero for NULL.
+mfm_run_options read_run_options(const mfm_run_options* options);
+
+/// Heads asked for; all of the bundle for 0.
+std::uint32_t read_heads(std::uint32_t heads, const Bundle& bundle);
+
+/// Raises MFM_ERROR_USAGE where a field makes no sense. The pixels stay the caller's.
+StudyInput read_study(const mfm_study* study);
+
+}  // namespace mammofm

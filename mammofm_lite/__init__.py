@@ -10,27 +10,41 @@ Importing this package is cheap; OpenVINO is loaded when `Model` is first touche
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .errors import BundleError, ExportError, KernelError, MammoFMError, StudyError, UsageError
+from .errors import (
+    BundleError,
+    CancelledError,
+    ExportError,
+    KernelError,
+    MammoFMError,
+    StudyError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
+    from .arrays import ArrayView, array_study
     from .ask import AskResult
     from .bundle import Bundle
     from .engine import InferOptions, Model
+    from .progress import StageEvent
     from .results import StudyResult
 
 __all__ = [
+    "ArrayView",
     "AskResult",
     "Bundle",
     "BundleError",
+    "CancelledError",
     "ExportError",
     "InferOptions",
     "KernelError",
     "MammoFMError",
     "Model",
+    "StageEvent",
     "StudyError",
     "StudyResult",
     "UsageError",
     "__version__",
+    "array_study",
 ]
 
 __version__ = "0.1.0"
@@ -38,11 +52,14 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY = {
+    "ArrayView": "arrays",
     "AskResult": "ask",
     "Bundle": "bundle",
     "InferOptions": "engine",
     "Model": "engine",
+    "StageEvent": "progress",
     "StudyResult": "results",
+    "array_study": "arrays",
 }
 
 

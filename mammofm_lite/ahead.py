@@ -108,7 +108,7 @@ class PreparedViews(Mapping[ViewName, PreparedView]):
         self._next = 0
         self._reporter = reporter
         self._done: dict[ViewName, PreparedView] = {}
-        self._failures: dict[str, str] = {}
+        self._failures: dict[ViewName, str] = {}
 
     def __enter__(self) -> Self:
         mapped = self._pool.map if self._pool else map
@@ -145,8 +145,8 @@ class PreparedViews(Mapping[ViewName, PreparedView]):
         return self._done[view]
 
     @property
-    def failures(self) -> Mapping[str, str]:
-        """Why views cannot be used, by SOP Instance UID; waits for all views."""
+    def failures(self) -> Mapping[ViewName, str]:
+        """Why views cannot be used; waits for all views."""
         self._finish()
         return self._failures
 
@@ -170,7 +170,7 @@ class PreparedViews(Mapping[ViewName, PreparedView]):
         if outcome.prepared is not None:
             self._done[instance.view] = outcome.prepared
         if outcome.error is not None:
-            self._failures[instance.sop_instance_uid] = str(outcome.error)
+            self._failures[instance.view] = str(outcome.error)
         return True
 
     def _tell(self, stage: str, instance: Instance, seconds: float | None) -> None:

@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .deviations import PADDING_MASKED, SHUTTER_MASKED
+from .errors import UsageError
 
 __all__ = [
     "NO_BACKGROUND",
     "Background",
     "CircularShutter",
+    "HiddenPixels",
     "PixelPadding",
     "PolygonalShutter",
     "RectangularShutter",
@@ -87,7 +89,28 @@ class PolygonalShutter:
         return inside[:, :columns]
 
 
-Shutter = RectangularShutter | CircularShutter | PolygonalShutter
+@dataclass(frozen=True, eq=False)
+class HiddenPixels:
+    """What is covered, pixel by pixel: bool [rows, columns], as large as the image."""
+
+    hidden: Flags
+
+    def visible(self, rows: int, columns: int) -> Flags:
+        """Which pixels of an image of this size are not covered.
+
+        Raises
+        ------
+        UsageError
+            The image has another size.
+        """
+        if self.hidden.shape != (rows, columns):
+            raise UsageError(
+                f"hidden pixels are {list(self.hidden.shape)}, the image [{rows}, {columns}]"
+            )
+        return ~self.hidden
+
+
+Shutter = RectangularShutter | CircularShutter | PolygonalShutter | HiddenPixels
 
 
 @dataclass(frozen=True)

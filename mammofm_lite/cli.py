@@ -6,6 +6,7 @@ or recipe cannot be used.
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -417,6 +418,30 @@ def info(bundle: Path | None, as_json: bool) -> None:
     opened = Bundle.open(bundle or demo_bundle_path())
     description = describe(opened)
     click.echo(json.dumps(description, indent=2) if as_json else describe_text(description))
+
+
+@cli.command(short_help="How other programs build against libmammofm.")
+@click.option("--cflags", is_flag=True, help="Flags for the compiler.")
+@click.option("--libs", is_flag=True, help="Flags for the linker.")
+@click.option("--cmake", is_flag=True, help="The folder for CMake's mammofm_DIR.")
+@click.option("--bundle", "demo", is_flag=True, help="The demonstration bundle.")
+def config(cflags: bool, libs: bool, cmake: bool, demo: bool) -> None:
+    """Say how C and C++ programs build against libmammofm, the same model without Python."""
+    from .bundle import demo_bundle_path
+    from .native import embedding_folder
+
+    folder = embedding_folder()
+    library = shlex.quote(str(folder / "lib"))
+    parts = [
+        (cflags, f"-I{shlex.quote(str(folder / 'include'))}"),
+        (libs, f"-L{library} -Wl,-rpath,{library} -lmammofm"),
+        (cmake, str(folder / "cmake")),
+        (demo, str(demo_bundle_path())),
+    ]
+    asked = [text for wanted, text in parts if wanted]
+    if not asked:
+        raise UsageError("nothing asked for: give --cflags, --libs, --cmake or --bundle")
+    click.echo(" ".join(asked))
 
 
 @cli.group("bundle", short_help="Sign a bundle, or verify its signature.")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +32,7 @@ from .heads.localization import by_view, marks_of_view
 from .heads.prognosis import PROJECTIONS, interpret_prognosis, usable_projections
 from .heads.report import ReportRunner
 from .native import instruction_set
-from .progress import Observer, StageReporter
+from .progress import Cancelled, Observer, StageReporter
 from .report import Report
 from .results import (
     SCHEMA_VERSION,
@@ -152,6 +152,7 @@ class Model:
         options: InferOptions | None = None,
         *,
         observer: Observer | None = None,
+        cancelled: Cancelled | None = None,
         take_pixels: PixelsTaker | None = None,
     ) -> StudyResult:
         """Answer one study.
@@ -159,11 +160,15 @@ class Model:
         Parameters
         ----------
         study
-            A DICOM file, a folder, a zip, or a study already read.
+            A DICOM file, a folder, a zip, a study already read, or one of numpy arrays
+            (`arrays.array_study`).
         options
             Which heads; all by default.
         observer
             Called at the begin and end of every stage, by the calling thread only.
+        cancelled
+            Asked between stages and between the tokens of a report, by the calling thread only;
+            true ends the call.
         take_pixels
             Called once per usable view with its instance, stored pixels and prepared view, so that
             nobody needs to decode it again (`writers.folder.ResultFolder.take_pixels` draws it).
@@ -171,12 +176,14 @@ class Model:
 
         Raises
         ------
+        CancelledError
+            `cancelled` said so; the model can be used again.
         StudyError
             The study holds nothing that can be used.
         UsageError
             `options` ask for something unknown.
         """
-        reporter = StageReporter(observer)
+        reporter = StageReporter(observer, cancelled)
         asked = (options or InferOptions()).heads or self.bundle.heads
         self._check_graphs(asked, reporter)
         with self.prepare(study, reporter, take_pixels) as prepared:
@@ -353,7 +360,8 @@ class Model:
     ) -> Report:
         assert self._report is not None  # made by _check_graphs
         with reporter.stage("report"):
-            return self._report.run({view: tensors["map"] for view, tensors in features.items()})
+            maps = {view: tensors["map"] for view, tensors in features.items()}
+            return self._report.run(maps, reporter)
 
     def _outcome(
         self, name: str, answers: Mapping[str, list[Any]], prepared: _PreparedStudy
@@ -467,18 +475,11 @@ def _unanswered(reason: str, detail: str) -> HeadOutcome:
     return HeadOutcome("not_answered", reason, detail, None)
 
 
-def _after_failure(decision: FileDecision, failures: Mapping[str, str]) -> FileDecision:
-    uid = decision.sop_instance_uid
-    if uid is None or not decision.used or uid not in failures:
+def _after_failure(decision: FileDecision, failures: Mapping[ViewName, str]) -> FileDecision:
+    view = decision.view
+    if view is None or not decision.used or view not in failures:
         return decision
-    return FileDecision(
-        index=decision.index,
-        sop_instance_uid=uid,
-        used=False,
-        view=decision.view,
-        reason="pixels_unusable",
-        detail=failures[uid],
-    )
+    return replace(decision, used=False, reason="pixels_unusable", detail=failures[view])
 
 
 def _failure_notices(prepared: _PreparedStudy) -> tuple[str, ...]:

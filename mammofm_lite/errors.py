@@ -7,6 +7,7 @@ leaves the hospital. A SOP Instance UID may appear, so that the file can be foun
 
 __all__ = [
     "BundleError",
+    "CancelledError",
     "ExportError",
     "KernelError",
     "MammoFMError",
@@ -25,6 +26,12 @@ class UsageError(MammoFMError):
     """The call itself is wrong: an unknown head, an option out of range."""
 
     exit_status = 2
+
+
+class CancelledError(MammoFMError):
+    """The caller's own ``cancelled`` said so; the model can be used again."""
+
+    exit_status = 130
 
 
 class StudyError(MammoFMError):

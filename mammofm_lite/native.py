@@ -12,10 +12,16 @@ from typing import Final
 
 from .errors import KernelError
 
-__all__ = ["extension_path", "instruction_set", "supported_instruction_sets"]
+__all__ = [
+    "embedding_folder",
+    "extension_path",
+    "instruction_set",
+    "supported_instruction_sets",
+]
 
 _DISTRIBUTION: Final = "mammofm-lite"
 _LIBRARY: Final = Path("mammofm_lite", "lib", "libmammofm_openvino.so")
+_HEADER: Final = Path("mammofm_lite", "include", "mammofm.h")
 
 
 @cache
@@ -36,12 +42,30 @@ def extension_path() -> Path:
     )
 
 
-def _candidates() -> list[Path]:
+def embedding_folder() -> Path:
+    """The folder with ``include/mammofm.h``, ``lib/libmammofm.so`` and ``cmake/``: what another
+    program builds against.
+
+    Raises
+    ------
+    KernelError
+        It is not there: the package was not installed, or only copied.
+    """
+    for candidate in _candidates(_HEADER):
+        if candidate.is_file():
+            return candidate.parents[1]
+    raise KernelError(
+        f"{_HEADER.name} is missing; install the package (pip install . builds it) instead of "
+        "running from a copy of its sources"
+    )
+
+
+def _candidates(file: Path = _LIBRARY) -> list[Path]:
     """Beside this file in a wheel; where the files of the distribution lie in an editable install,
     whose Python sources stay in the checkout."""
-    beside = Path(__file__).resolve().parents[1] / _LIBRARY
+    beside = Path(__file__).resolve().parents[1] / file
     try:
-        installed = Path(str(metadata.distribution(_DISTRIBUTION).locate_file(_LIBRARY)))
+        installed = Path(str(metadata.distribution(_DISTRIBUTION).locate_file(file)))
     except metadata.PackageNotFoundError:
         return [beside]
     return [beside, installed.resolve()]

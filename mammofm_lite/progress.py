@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Observer", "StageEvent", "StageReporter"]
+from .errors import CancelledError
+
+__all__ = ["Cancelled", "Observer", "StageEvent", "StageReporter"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,21 @@ class StageEvent:
 
 # Called only by the thread that called `Model.infer`, whichever thread did the work.
 Observer = Callable[[StageEvent], None]
+# Asked by the same thread between stages, and between the tokens of a report.
+Cancelled = Callable[[], bool]
 
 
 class StageReporter:
     """Times stages with a monotonic clock and tells the observer, if there is one."""
 
-    def __init__(self, observer: Observer | None) -> None:
+    def __init__(self, observer: Observer | None, cancelled: Cancelled | None = None) -> None:
         self._observer = observer
+        self._cancelled = cancelled
+
+    def check_cancelled(self) -> None:
+        """Raises `CancelledError` where the caller wants to end."""
+        if self._cancelled is not None and self._cancelled():
+            raise CancelledError("cancelled by the caller")
 
     @contextmanager
     def stage(self, stage: str, detail: str = "") -> Iterator[None]:
@@ -41,5 +51,7 @@ class StageReporter:
 
     def tell(self, event: StageEvent) -> None:
         """Pass on an event of a stage that was timed elsewhere."""
+        if event.seconds is None:
+            self.check_cancelled()
         if self._observer is not None:
             self._observer(event)

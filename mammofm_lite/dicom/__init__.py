@@ -11,13 +11,14 @@ Nothing is guessed, every file gets a decision, and no message names a path or a
 
 from ._display import VoiLut
 from ._origin import PATIENT_IDENTITY, Origin, read_origin
-from ._pixels import read_pixels
+from ._pixels import GivenPixels, read_pixels
 from ._study import read_study
 from ._types import FileDecision, Instance, ReadOptions, Study
 
 __all__ = [
     "PATIENT_IDENTITY",
     "FileDecision",
+    "GivenPixels",
     "Instance",
     "Origin",
     "ReadOptions",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE_PX",
+    "GivenPixels",
     "PixelFormat",
     "PixelLocation",
     "check_unchanged",
@@ -81,6 +82,13 @@ class PixelLocation:
     format: PixelFormat
 
 
+@dataclass(frozen=True, eq=False)
+class GivenPixels:
+    """Pixels that a program hands over already decoded: stored values [rows, columns]."""
+
+    values: StoredImage
+
+
 def read_pixels(instance: "Instance", threads: int = 1) -> StoredImage:
     """Decode the pixel data of a mammogram. Several threads may do so at once.
 
@@ -104,6 +112,8 @@ def read_pixels(instance: "Instance", threads: int = 1) -> StoredImage:
         file changed since it was read.
     """
     location = instance.pixels
+    if isinstance(location, GivenPixels):
+        return location.values
     try:
         _check_size(location.format)
         data = _pixel_data(location)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ..background import Background
 from ..views import Laterality, ViewName
 from ._display import VoiLut
-from ._pixels import PixelLocation
+from ._pixels import GivenPixels, PixelLocation
 
 __all__ = ["FileDecision", "Instance", "ReadOptions", "Study"]
 
@@ -81,7 +81,7 @@ class Instance:
     deviations
         Codes out of `DEVIATIONS`: where the file was not taken as it is.
     pixels
-        Where `read_pixels` finds the pixel data.
+        Where `read_pixels` finds the pixel data, or the pixels themselves.
     patient_orientation
         Where the rows run to (left to right) and the columns (downwards), in the letters of
         Patient Orientation (PS3.3 C.7.6.1.1.1); ``None`` where the file does not say. For
@@ -101,7 +101,7 @@ class Instance:
     background: Background
     voi: VoiLut
     deviations: tuple[str, ...]
-    pixels: PixelLocation = field(repr=False, compare=False)
+    pixels: PixelLocation | GivenPixels = field(repr=False, compare=False)
     patient_orientation: tuple[str, str] | None = None
 
 

@@ -46,13 +46,17 @@ class ReportRunner:
         self._fusion = graphs.graph(spec.fusion, reporter)
         self._decoder = _Decoder(graphs.compile(spec.decoder, reporter), self._fusion)
 
-    def run(self, maps: Mapping[ViewName, npt.NDArray[np.float32]]) -> Report:
+    def run(
+        self, maps: Mapping[ViewName, npt.NDArray[np.float32]], reporter: StageReporter
+    ) -> Report:
         """Write the report on the views at hand.
 
         Parameters
         ----------
         maps
             Per view the encoder's ``map``, float32 [1, C, h, w]; at least one view.
+        reporter
+            Asked before every token whether to go on.
         """
         language = self._grammar.language(tuple(maps))
         automaton = language.automaton(self._tokenizer.encode)
@@ -62,7 +66,12 @@ class ReportRunner:
                 f"decoder holds {self._spec.max_tokens}"
             )
         self._decoder.begin(self._fusion.run(self._fusion_inputs(maps)))
-        tokens = decode_greedily(automaton, self._decoder.step)
+
+        def next_logits(token: int, position: int) -> npt.NDArray[np.float32]:
+            reporter.check_cancelled()
+            return self._decoder.step(token, position)
+
+        tokens = decode_greedily(automaton, next_logits)
         return read_report(self._grammar, language, self._tokenizer.decode(tokens))
 
     def _fusion_inputs(self, maps: Mapping[ViewName, npt.NDArray[np.float32]]) -> Tensors:

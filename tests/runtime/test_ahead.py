@@ -113,11 +113,10 @@ def test_a_view_that_fails_leaves_the_others(
     events: list[StageEvent] = []
     with PreparedViews(study, SPEC, threads, StageReporter(events.append)) as views:
         assert list(views) == ["L-CC", "R-CC", "R-MLO"]
-        (uid,) = views.failures
+        assert list(views.failures) == ["L-MLO"]
         with pytest.raises(KeyError):
             views["L-MLO"]
-    assert uid == study.views["L-MLO"].sop_instance_uid
-    assert ("cut off" if stage == "decode" else "is constant") in views.failures[uid]
+    assert ("cut off" if stage == "decode" else "is constant") in views.failures["L-MLO"]
     of_view = [(e.stage, e.seconds is not None) for e in events if e.detail == "L-MLO"]
     begun = [("decode", False), ("decode", True), ("prepare", False)]
     assert of_view == (begun[:1] if stage == "decode" else begun)

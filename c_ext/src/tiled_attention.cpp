@@ -141,7 +141,7 @@ class Partials {
             if (part.row_seen[row] == 0.0f)
                 continue;
             seen = true;
-            const float weight = std::exp(part.row_max[row] - reference);
+            const float weight = std::exp2(part.row_max[row] - reference);
             sum += weight * part.row_sum[row];
             const float* values = part.output + row * m_depth;
             for (std::int64_t d = 0; d < m_depth; ++d)

@@ -8,7 +8,7 @@
 namespace mammofm {
 
 /// Most query rows of one tile; a multiple of every kernel's panel.
-constexpr std::int64_t kTileRows = 128;
+constexpr std::int64_t kTileRows = 192;
 
 /// Longest supported rows of query, key and value, in elements.
 constexpr std::int64_t kMaxDepth = 256;
@@ -29,13 +29,13 @@ struct AttentionTile {
     std::int64_t position;
     std::int64_t behind;
     std::int64_t ahead;
-    float scale;  ///< multiplies the products of query and key
+    float scale;  ///< multiplies the products of query and key; scores are these times log2(e)
 
     float* output;  ///< [rows, depth]
-    /// Null: `output` is final. Else `output` is the sum of exp(score - row_max) * value, and the
+    /// Null: `output` is final. Else `output` is the sum of 2^(score - row_max) * value, and the
     /// rest of what it takes to merge it with the same rows over other keys goes here.
     float* row_max;   ///< [rows], -inf if there is no score above it
-    float* row_sum;   ///< [rows], sum of exp(score - row_max)
+    float* row_sum;   ///< [rows], sum of 2^(score - row_max)
     float* row_seen;  ///< [rows], 1 if the row sees any of the keys, else 0
 
     float* scratch;  ///< scratch_floats(depth) elements, aligned to 64 bytes

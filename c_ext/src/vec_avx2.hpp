@@ -27,6 +27,7 @@ struct Vec {
 // 12 of 16 registers hold sums, enough to hide the latency of two FMA units.
 constexpr int kPanelVectors = 2;
 constexpr int kGroup = 6;
+constexpr int kBlockGroups = 10;
 
 inline Vec operator+(Vec a, Vec b) {
     return {_mm256_add_ps(a.raw, b.raw)};

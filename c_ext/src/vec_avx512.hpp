@@ -26,6 +26,7 @@ struct Vec {
 // 24 of 32 registers hold sums, 4 the vectors that each broadcast value meets.
 constexpr int kPanelVectors = 4;
 constexpr int kGroup = 6;
+constexpr int kBlockGroups = 10;
 
 inline Vec operator+(Vec a, Vec b) {
     return {_mm512_add_ps(a.raw, b.raw)};

@@ -31,6 +31,7 @@ struct Vec {
 // 8 of 16 registers hold sums; without FMA a product needs one more.
 constexpr int kPanelVectors = 2;
 constexpr int kGroup = 4;
+constexpr int kBlockGroups = 16;
 
 inline Vec operator+(Vec a, Vec b) {
     return {_mm_add_ps(a.raw, b.raw)};

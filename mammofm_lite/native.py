@@ -1,7 +1,7 @@
 """The compiled extension: where it is and what it runs on this CPU.
 
-The environment variable ``MAMMOFM_ISA`` (``portable``, ``avx2`` or ``avx512``) overrides the choice
-of kernels; it is read once per process.
+The environment variable ``MAMMOFM_ISA`` (``portable``, ``avx2``, ``avx512`` or ``avx512_vnni``)
+overrides the choice of kernels; it is read once per process.
 """
 
 import ctypes

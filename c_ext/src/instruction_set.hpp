@@ -9,7 +9,7 @@ struct TiledAttentionKernel;
 
 /// The instruction set of this process, or why there is none.
 struct InstructionSet {
-    std::string name;                      ///< "portable", "avx2", "avx512"; empty on refusal
+    std::string name;                      ///< "portable", "avx2", "avx512", "avx512_vnni"; empty on refusal
     const TiledAttentionKernel* kernel{};  ///< null on refusal
     std::string error;                     ///< one line; empty unless refused
 };

@@ -56,5 +56,8 @@ extern const TiledAttentionKernel tiled_attention_kernel;
 namespace avx512 {
 extern const TiledAttentionKernel tiled_attention_kernel;
 }
+namespace avx512_vnni {
+extern const TiledAttentionKernel tiled_attention_kernel;
+}
 
 }  // namespace mammofm

@@ -1,9 +1,10 @@
-// Sixteen floats in an AVX-512 register. Same functions as vec_portable.hpp, which documents them.
+// Sixteen floats in an AVX-512 register, for every instruction set that has them. Same functions as
+// vec_portable.hpp, which documents them.
 #pragma once
 
 #include <immintrin.h>
 
-namespace mammofm::avx512 {
+namespace mammofm::MAMMOFM_ISA {
 namespace {
 
 struct Mask {
@@ -71,4 +72,4 @@ inline float sum_of_lanes(Vec a) {
 }
 
 }  // namespace
-}  // namespace mammofm::avx512
+}  // namespace mammofm::MAMMOFM_ISA

@@ -47,7 +47,7 @@ class Attention:
         self._process.communicate()
 
 
-@pytest.fixture(scope="session", params=["portable", "avx2", "avx512"])
+@pytest.fixture(scope="session", params=["portable", "avx2", "avx512", "avx512_vnni"])
 def attention(request: pytest.FixtureRequest) -> Iterator[Attention]:
     """The operation, once per instruction set that this machine has."""
     if request.param not in supported_instruction_sets():

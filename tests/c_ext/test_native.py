@@ -14,7 +14,7 @@ from mammofm_lite import native
 from mammofm_lite.errors import KernelError
 
 SOURCES = Path(__file__).resolve().parents[2] / "c_ext" / "src"
-UNKNOWN = "unknown instruction set 'sse9'; this build knows portable, avx2, avx512"
+UNKNOWN = "unknown instruction set 'sse9'; this build knows portable, avx2, avx512, avx512_vnni"
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_library_is_there() -> None:
 
 
 def test_supported_instruction_sets() -> None:
-    known = ("portable", "avx2", "avx512")
+    known = ("portable", "avx2", "avx512", "avx512_vnni")
     supported = native.supported_instruction_sets()
     assert supported == tuple(name for name in known if name in supported)
     assert supported[0] == "portable"
@@ -76,6 +76,7 @@ namespace mammofm {
 const TiledAttentionKernel portable::tiled_attention_kernel{};
 const TiledAttentionKernel avx2::tiled_attention_kernel{};
 const TiledAttentionKernel avx512::tiled_attention_kernel{};
+const TiledAttentionKernel avx512_vnni::tiled_attention_kernel{};
 }
 int main() {
     const auto& selected = mammofm::selected_instruction_set();
@@ -94,7 +95,7 @@ int main() {
 )
 def test_a_cpu_that_lacks_the_instruction_set(tmp_path: Path, isa: str, expected: str) -> None:
     """The selection compiled with the answers that an AVX2 machine would give."""
-    gates = {"portable": "true", "avx2": "true", "avx512": "false"}
+    gates = {"portable": "true", "avx2": "true", "avx512": "false", "avx512_vnni": "false"}
     lines = [f"MAMMOFM_INSTRUCTION_SET({name}, {gate})\n" for name, gate in gates.items()]
     (tmp_path / "instruction_sets.inc").write_text("".join(lines))
     (tmp_path / "main.cpp").write_text(CPU_WITHOUT_AVX512)

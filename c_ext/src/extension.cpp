@@ -5,6 +5,7 @@
 #include <openvino/core/op_extension.hpp>
 #include <vector>
 
+#include "attention_precision.hpp"
 #include "instruction_set.hpp"
 #include "tiled_attention_op.hpp"
 
@@ -29,6 +30,21 @@ __attribute__((visibility("default"))) const char* mammofm_instruction_set_error
 /// Names of all instruction sets that this CPU can run, lowest first, separated by commas.
 __attribute__((visibility("default"))) const char* mammofm_supported_instruction_sets(void) {
     return mammofm::supported_instruction_sets().c_str();
+}
+
+/// What an attention that asks for `precision` ("float32" or "int8") runs in this process, by the
+/// same names; NULL if the value of MAMMOFM_ATTENTION is refused.
+__attribute__((visibility("default"))) const char* mammofm_attention_precision(
+    const char* precision) {
+    if (!mammofm::attention_precision_error().empty())
+        return nullptr;
+    return mammofm::attention_runs_int8(precision) ? mammofm::kInt8 : mammofm::kFloat32;
+}
+
+/// Why the value of MAMMOFM_ATTENTION was refused, in one line; NULL if it was not.
+__attribute__((visibility("default"))) const char* mammofm_attention_precision_error(void) {
+    const std::string& error = mammofm::attention_precision_error();
+    return error.empty() ? nullptr : error.c_str();
 }
 
 }  // extern "C"

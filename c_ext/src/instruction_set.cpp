@@ -11,6 +11,7 @@ namespace {
 struct Candidate {
     std::string name;
     const TiledAttentionKernel* kernel;
+    const TiledAttentionInt8Kernel* int8_kernel;
     bool supported;
 };
 
@@ -18,7 +19,8 @@ struct Candidate {
 // test for every feature that its compiler flags allow (c_ext/CMakeLists.txt).
 const std::vector<Candidate>& candidates() {
     static const std::vector<Candidate> all = {
-#define MAMMOFM_INSTRUCTION_SET(isa, gate) {#isa, &isa::tiled_attention_kernel, gate},
+#define MAMMOFM_INSTRUCTION_SET(isa, gate) \
+    {#isa, &isa::tiled_attention_kernel, &isa::tiled_attention_int8_kernel, gate},
 #include "instruction_sets.inc"
 #undef MAMMOFM_INSTRUCTION_SET
     };
@@ -36,7 +38,7 @@ std::string names(bool only_supported, const char* separator) {
 }
 
 InstructionSet refuse(std::string reason) {
-    return {{}, nullptr, std::move(reason)};
+    return {{}, nullptr, nullptr, std::move(reason)};
 }
 
 InstructionSet select_highest() {
@@ -45,7 +47,7 @@ InstructionSet select_highest() {
         if (candidate.supported)
             best = &candidate;
     }
-    return {best->name, best->kernel, {}};  // portable is always supported
+    return {best->name, best->kernel, best->int8_kernel, {}};  // portable is always supported
 }
 
 InstructionSet select() {
@@ -58,7 +60,7 @@ InstructionSet select() {
         if (!candidate.supported)
             return refuse("MAMMOFM_ISA=" + candidate.name + ": this CPU lacks it; it supports " +
                           names(/*only_supported=*/true, ", "));
-        return {candidate.name, candidate.kernel, {}};
+        return {candidate.name, candidate.kernel, candidate.int8_kernel, {}};
     }
     return refuse("MAMMOFM_ISA: unknown instruction set '" + std::string(wanted) +
                   "'; this build knows " + names(/*only_supported=*/false, ", "));

@@ -6,12 +6,14 @@
 namespace mammofm {
 
 struct TiledAttentionKernel;
+struct TiledAttentionInt8Kernel;
 
 /// The instruction set of this process, or why there is none.
 struct InstructionSet {
-    std::string name;                      ///< "portable", "avx2", "avx512", "avx512_vnni"; empty on refusal
+    std::string name;  ///< "portable", "avx2", "avx512", "avx512_vnni"; empty on refusal
     const TiledAttentionKernel* kernel{};  ///< null on refusal
-    std::string error;                     ///< one line; empty unless refused
+    const TiledAttentionInt8Kernel* int8_kernel{};
+    std::string error;  ///< one line; empty unless refused
 };
 
 /// The selection, made at the first call: the value of MAMMOFM_ISA if it is set and not empty, else

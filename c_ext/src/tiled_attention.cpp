@@ -8,7 +8,10 @@
 #include <memory>
 #include <new>
 #include <openvino/core/parallel.hpp>
+#include <type_traits>
+#include <utility>
 
+#include "instruction_set.hpp"
 #include "tiled_attention_kernel.hpp"
 
 namespace mammofm {
@@ -18,6 +21,8 @@ namespace {
 constexpr double kMultiplyAddsPerThread = 1 << 19;
 // Shorter pieces of the keys would spend more on merging than they win.
 constexpr std::int64_t kMinKeysPerPart = 256;
+// Rounding the keys costs as much as attention of some ten queries in float32.
+constexpr std::int64_t kMinInt8Queries = 32;
 constexpr std::size_t kAlignment = 64;
 
 /// Uninitialised floats on a cache line; grows, never shrinks.
@@ -42,6 +47,22 @@ class Buffer {
     std::size_t m_size = 0;
 };
 
+/// A thread's buffer while it is in use. A thread that waits for others may start another
+/// inference's attention meanwhile: that one finds none and makes its own.
+class Loan {
+  public:
+    explicit Loan(Buffer& owner) : m_owner(owner), m_buffer(std::move(owner)) {}
+    ~Loan() { m_owner = std::move(m_buffer); }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+
+    Buffer& buffer() { return m_buffer; }
+
+  private:
+    Buffer& m_owner;
+    Buffer m_buffer;
+};
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
@@ -50,7 +71,7 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 /// where there are fewer tiles than threads.
 class Plan {
   public:
-    Plan(const AttentionProblem& problem, int threads) : m_problem(problem) {
+    Plan(const AttentionProblem& problem, int threads, bool int8) : m_problem(problem) {
         // No more than this many keys can lie before or behind a query; larger values overflow.
         const std::int64_t unlimited = problem.queries + problem.keys;
         const std::int64_t window =
@@ -58,7 +79,7 @@ class Plan {
         m_behind = window;
         m_ahead = problem.causal ? 0 : window;
         m_heads = problem.batch * problem.heads;
-        m_tile_rows = std::min(kTileRows, problem.queries);
+        m_tile_rows = std::min(problem.queries, int8 ? int8_tile_rows(threads) : kTileRows);
         m_tiles = ceil_div(problem.queries, m_tile_rows);
         const std::int64_t tasks = m_heads * m_tiles;
         if (threads > 1 && tasks < 2 * threads)
@@ -85,6 +106,7 @@ class Plan {
         if (m_problem.key_mask != nullptr)
             tile.key_mask = m_problem.key_mask + head / m_problem.heads * keys;
         tile.rows = rows(index);
+        tile.keys = keys;
         tile.depth = depth;
         tile.position = first + keys - m_problem.queries;
         tile.behind = m_behind;
@@ -104,6 +126,14 @@ class Plan {
     }
 
   private:
+    /// As many as leave every thread some tiles, for each tile rounds its keys anew.
+    std::int64_t int8_tile_rows(int threads) const {
+        std::int64_t rows = kTileRowsInt8;
+        while (rows > kTileRows && m_heads * ceil_div(m_problem.queries, rows) < 4 * threads)
+            rows -= kTileRows;
+        return rows;
+    }
+
     const AttentionProblem& m_problem;
     std::int64_t m_behind, m_ahead, m_heads, m_tile_rows, m_tiles, m_parts = 1;
 };
@@ -179,40 +209,62 @@ void for_each(std::int64_t count, int threads, const Task& task) {
     });
 }
 
-}  // namespace
+/// False: the kernel declined.
+template <typename Kernel>
+bool attend(const Kernel& kernel, const AttentionTile& tile) {
+    if constexpr (std::is_same_v<Kernel, TiledAttentionInt8Kernel>) {
+        return kernel.attend(tile);
+    } else {
+        kernel.attend(tile);
+        return true;
+    }
+}
 
-void tiled_attention(const AttentionProblem& problem, const TiledAttentionKernel& kernel) {
-    if (problem.batch * problem.heads * problem.queries == 0)
-        return;
+/// False: the kernel declined, and the output means nothing.
+template <typename Kernel>
+bool run(const AttentionProblem& problem, const Kernel& kernel) {
     // Kept from call to call, because a decoder calls a layer once per token.
     static thread_local Buffer scratch;
+    static thread_local Buffer partial_results;
     const int threads = useful_threads(problem);
-    const Plan plan(problem, threads);
-    const auto attend = [&](AttentionTile& tile) {
+    const Plan plan(problem, threads, std::is_same_v<Kernel, TiledAttentionInt8Kernel>);
+    std::atomic<bool> done{true};
+    const auto work = [&](AttentionTile& tile) {
         tile.scratch = scratch.reserve(kernel.scratch_floats(problem.depth));
-        kernel.attend(tile);
+        if (done.load(std::memory_order_relaxed) && !attend(kernel, tile))
+            done.store(false, std::memory_order_relaxed);
     };
     if (plan.parts() == 1) {
         for_each(plan.tiles(), threads, [&](std::int64_t index) {
             AttentionTile tile = plan.tile(index, /*part=*/0);
             tile.output = plan.output(index);
-            attend(tile);
+            work(tile);
         });
-        return;
+        return done;
     }
-    // Not thread_local: while this thread waits below, it may start another inference's attention.
-    Buffer memory;
-    const Partials partials(plan, problem.depth, memory);
+    Loan memory(partial_results);
+    const Partials partials(plan, problem.depth, memory.buffer());
     for_each(plan.tiles() * plan.parts(), threads, [&](std::int64_t task) {
         const std::int64_t index = task / plan.parts(), part = task % plan.parts();
         AttentionTile tile = plan.tile(index, part);
         partials.attach(tile, index, part);
-        attend(tile);
+        work(tile);
     });
-    for (std::int64_t index = 0; index < plan.tiles(); ++index) {
+    for (std::int64_t index = 0; done && index < plan.tiles(); ++index) {
         for (std::int64_t row = 0; row < plan.rows(index); ++row)
             partials.merge(index, row, plan.output(index) + row * problem.depth);
     }
+    return done;
+}
+
+}  // namespace
+
+void tiled_attention(const AttentionProblem& problem, const InstructionSet& kernels) {
+    if (problem.batch * problem.heads * problem.queries == 0)
+        return;
+    const bool int8 = problem.int8 && problem.queries >= kMinInt8Queries;
+    if (!int8 || !run(problem, *kernels.int8_kernel))
+        run(problem, *kernels.kernel);
 }
 
 }  // namespace mammofm

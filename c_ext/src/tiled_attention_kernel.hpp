@@ -9,6 +9,8 @@ namespace mammofm {
 
 /// Most query rows of one tile; a multiple of every kernel's panel.
 constexpr std::int64_t kTileRows = 192;
+/// The same for the INT8 kernel, which rounds all keys anew for every tile.
+constexpr std::int64_t kTileRowsInt8 = 576;
 
 /// Longest supported rows of query, key and value, in elements.
 constexpr std::int64_t kMaxDepth = 256;
@@ -22,7 +24,8 @@ struct AttentionTile {
     const float* key;              ///< [keys of the head, depth]
     const float* value;            ///< [keys of the head, depth]
     const std::uint8_t* key_mask;  ///< [keys of the head], or null: all are seen
-    std::int64_t rows;             ///< 1..kTileRows
+    std::int64_t rows;             ///< 1..kTileRows, or kTileRowsInt8
+    std::int64_t keys;             ///< keys of the head
     std::int64_t depth;            ///< 1..kMaxDepth
     std::int64_t key_begin;        ///< only keys in [key_begin, key_end) are looked at
     std::int64_t key_end;
@@ -38,7 +41,7 @@ struct AttentionTile {
     float* row_sum;   ///< [rows], sum of 2^(score - row_max)
     float* row_seen;  ///< [rows], 1 if the row sees any of the keys, else 0
 
-    float* scratch;  ///< scratch_floats(depth) elements, aligned to 64 bytes
+    float* scratch;  ///< scratch_floats(depth) elements of the kernel, aligned to 64 bytes
 };
 
 /// The kernel of one instruction set. It trusts its arguments.
@@ -47,17 +50,30 @@ struct TiledAttentionKernel {
     void (*attend)(const AttentionTile& tile);
 };
 
+/// The same with INT8 products. Its scores differ from those of the other kernel by a constant per
+/// row: partial results of the two cannot be merged.
+struct TiledAttentionInt8Kernel {
+    std::size_t (*scratch_floats)(std::int64_t depth);
+    /// False: NaN, infinities or overlarge values stand in the way; the output means nothing.
+    bool (*attend)(const AttentionTile& tile);
+    bool pays;  ///< whether it is faster than the float32 kernel
+};
+
 namespace portable {
 extern const TiledAttentionKernel tiled_attention_kernel;
-}
+extern const TiledAttentionInt8Kernel tiled_attention_int8_kernel;
+}  // namespace portable
 namespace avx2 {
 extern const TiledAttentionKernel tiled_attention_kernel;
-}
+extern const TiledAttentionInt8Kernel tiled_attention_int8_kernel;
+}  // namespace avx2
 namespace avx512 {
 extern const TiledAttentionKernel tiled_attention_kernel;
-}
+extern const TiledAttentionInt8Kernel tiled_attention_int8_kernel;
+}  // namespace avx512
 namespace avx512_vnni {
 extern const TiledAttentionKernel tiled_attention_kernel;
-}
+extern const TiledAttentionInt8Kernel tiled_attention_int8_kernel;
+}  // namespace avx512_vnni
 
 }  // namespace mammofm

@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <openvino/core/except.hpp>
+#include <utility>
 
+#include "attention_precision.hpp"
 #include "instruction_set.hpp"
 #include "tiled_attention.hpp"
 #include "tiled_attention_kernel.hpp"
@@ -21,8 +23,12 @@ bool is_mask_type(const ov::element::Type& type) {
 }  // namespace
 
 TiledAttention::TiledAttention(const ov::OutputVector& inputs, bool causal, std::int64_t window,
-                               float scale)
-    : Op(inputs), m_causal(causal), m_window(window), m_scale(scale) {
+                               float scale, std::string precision)
+    : Op(inputs),
+      m_causal(causal),
+      m_window(window),
+      m_scale(scale),
+      m_precision(std::move(precision)) {
     constructor_validate_and_infer_types();
 }
 
@@ -34,6 +40,8 @@ void TiledAttention::validate_and_infer_types() {
     NODE_VALIDATION_CHECK(this, m_window >= -1, "window must be -1 (unlimited) or at least 0, not ",
                           m_window);
     NODE_VALIDATION_CHECK(this, std::isfinite(m_scale), "scale must be finite, not ", m_scale);
+    NODE_VALIDATION_CHECK(this, is_attention_precision(m_precision),
+                          "precision must be float32 or int8, not '", m_precision, "'");
     for (std::size_t i = kQuery; i <= kValue; ++i) {
         const auto& type = get_input_element_type(i);
         NODE_VALIDATION_CHECK(this, type.is_dynamic() || type == ov::element::f32, kInputNames[i],
@@ -82,13 +90,14 @@ void TiledAttention::validate_and_infer_types() {
 
 std::shared_ptr<ov::Node> TiledAttention::clone_with_new_inputs(
     const ov::OutputVector& inputs) const {
-    return std::make_shared<TiledAttention>(inputs, m_causal, m_window, m_scale);
+    return std::make_shared<TiledAttention>(inputs, m_causal, m_window, m_scale, m_precision);
 }
 
 bool TiledAttention::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("causal", m_causal);
     visitor.on_attribute("window", m_window);
     visitor.on_attribute("scale", m_scale);
+    visitor.on_attribute("precision", m_precision);
     return true;
 }
 
@@ -100,6 +109,8 @@ bool TiledAttention::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     const InstructionSet& selected = selected_instruction_set();
     if (!selected.error.empty())
         OPENVINO_THROW(selected.error);
+    if (!attention_precision_error().empty())
+        OPENVINO_THROW(attention_precision_error());
 
     const ov::Shape& shape = inputs[kQuery].get_shape();
     outputs[0].set_shape(shape);
@@ -118,7 +129,8 @@ bool TiledAttention::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     problem.causal = m_causal;
     problem.window = m_window;
     problem.scale = m_scale != 0.0f ? m_scale : 1.0f / std::sqrt(static_cast<float>(problem.depth));
-    tiled_attention(problem, *selected.kernel);
+    problem.int8 = attention_runs_int8(m_precision);
+    tiled_attention(problem, selected);
     return true;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <openvino/op/op.hpp>
+#include <string>
 
 namespace mammofm {
 
@@ -22,6 +23,8 @@ namespace mammofm {
 ///   causal  a query sees no key after its own position
 ///   window  the largest |position - key| that a query sees; -1: unlimited
 ///   scale   multiplies the products of query and key; 0: 1 / sqrt(D)
+///   precision  "float32", or "int8": products of rounded numbers where this CPU gains by it and
+///              the queries are many (attention_precision.hpp); the default is float32
 ///
 /// Query i stands at position i + (M - N): the last query is beside the last key. Masks combine;
 /// what masked keys and values hold does not matter, not even NaN. A query that sees no key gets
@@ -34,7 +37,8 @@ class TiledAttention : public ov::op::Op {
     OPENVINO_OP("TiledAttention", "mammofm")
 
     TiledAttention() = default;
-    TiledAttention(const ov::OutputVector& inputs, bool causal, std::int64_t window, float scale);
+    TiledAttention(const ov::OutputVector& inputs, bool causal, std::int64_t window, float scale,
+                   std::string precision);
 
     void validate_and_infer_types() override;
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override;
@@ -46,6 +50,7 @@ class TiledAttention : public ov::op::Op {
     bool m_causal = false;
     std::int64_t m_window = -1;
     float m_scale = 0.0f;
+    std::string m_precision = "float32";
 };
 
 }  // namespace mammofm

@@ -13,7 +13,7 @@ if "openvino_telemetry" not in sys.modules:
 
 import openvino as ov
 
-from .native import extension_path, instruction_set
+from .native import attention_precision, extension_path, instruction_set
 
 __all__ = ["OPENVINO_VERSION", "cpu_properties", "make_core", "ov"]
 
@@ -27,10 +27,12 @@ def make_core() -> Any:
     Raises
     ------
     KernelError
-        The compiled extension is missing, or ``MAMMOFM_ISA`` asks for kernels that it or this CPU
-        does not have: told now, not in the middle of a study.
+        The compiled extension is missing, ``MAMMOFM_ISA`` asks for kernels that it or this CPU does
+        not have, or ``MAMMOFM_ATTENTION`` for what they do not compute in: told now, not in the
+        middle of a study.
     """
     instruction_set()
+    attention_precision()
     core = ov.Core()
     core.add_extension(str(extension_path()))
     return core

@@ -74,6 +74,7 @@ def run_bench(options: BenchOptions) -> dict[str, Any]:
             "mammofm_lite": software.mammofm_lite,
             "openvino": software.openvino,
             "instruction_set": software.instruction_set,
+            "attention": software.attention,
             "cpu": software.cpu,
             "threads": software.threads,
             "python": platform.python_version(),

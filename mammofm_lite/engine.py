@@ -461,6 +461,7 @@ class Model:
             mammofm_lite=__version__,
             openvino=OPENVINO_VERSION,
             instruction_set=instruction_set(),
+            attention=self._graphs.attention,
             cpu=self._graphs.cpu_name,
             threads=self.threads,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from ._openvino import OPENVINO_VERSION, cpu_properties, make_core, ov
 from .bundle import Bundle
 from .contract import check_graph, graph_contracts
 from .errors import BundleError
+from .native import attention_precision
 from .progress import StageReporter
 
 __all__ = ["Graph", "GraphStore"]
@@ -79,11 +80,20 @@ class GraphStore:
         self._contracts = graph_contracts(bundle)
         self._models: dict[str, Any] = {}
         self._checked: set[str] = set()
+        self._attention: set[str] = set()
         self._graphs: dict[str, Graph] = {}
 
     @property
     def cpu_name(self) -> str:
         return str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+    @property
+    def attention(self) -> Literal["float32", "int8", "none"]:
+        """What our attention computes in, in the graphs compiled so far: ``int8`` if any does, else
+        ``float32``; ``none`` if they have none."""
+        if not self._attention:
+            return "none"
+        return "int8" if "int8" in self._attention else "float32"
 
     def graph(self, name: str, reporter: StageReporter) -> Graph:
         """The graph of file `name`, compiled if this is its first use."""
@@ -123,10 +133,17 @@ class GraphStore:
         """An ``openvino.CompiledModel`` of file `name`; raises as `model` does."""
         with reporter.stage("compile", name):
             model = self.model(name)
+            self._attention |= _attention_precisions(model)
             with _loading(name):
                 compiled = self._core.compile_model(model, "CPU", cpu_properties(self._threads))
         del self._models[name]  # the compiled one lives on without it
         return compiled
+
+
+def _attention_precisions(model: Any) -> set[str]:
+    """What the attention operations of a model will compute in."""
+    nodes = (op for op in model.get_ops() if op.get_type_name() == "TiledAttention")
+    return {attention_precision(node.get_attributes()["precision"]) for node in nodes}
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The compiled extension: where it is and what it runs on this CPU.
 
 The environment variable ``MAMMOFM_ISA`` (``portable``, ``avx2``, ``avx512`` or ``avx512_vnni``)
-overrides the choice of kernels; it is read once per process.
+overrides the choice of kernels, ``MAMMOFM_ATTENTION`` (``float32`` or ``int8``) that of what
+attention computes in; both are read once per process.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ from typing import Final
 from .errors import KernelError
 
 __all__ = [
+    "attention_precision",
     "embedding_folder",
     "extension_path",
     "instruction_set",
@@ -88,6 +90,28 @@ def instruction_set() -> str:
     return name.decode()
 
 
+def attention_precision(asked: str = "float32") -> str:
+    """What an attention of many queries computes in here: ``float32`` or ``int8``.
+
+    Parameters
+    ----------
+    asked
+        The attribute ``precision`` of the operation. INT8 runs where it is asked for and the CPU
+        gains by it, unless ``MAMMOFM_ATTENTION`` decides.
+
+    Raises
+    ------
+    KernelError
+        The extension is missing or cannot be loaded, or ``MAMMOFM_ATTENTION`` holds another word.
+    """
+    library = _library()
+    error: bytes | None = library.mammofm_attention_precision_error()
+    if error is not None:
+        raise KernelError(error.decode())
+    name: bytes = library.mammofm_attention_precision(asked.encode())
+    return name.decode()
+
+
 def supported_instruction_sets() -> tuple[str, ...]:
     """Names of all instruction sets that this CPU can run, lowest first.
 
@@ -116,5 +140,6 @@ def _library() -> ctypes.CDLL:
         ) from error
     for name in ("", "_error"):
         getattr(library, f"mammofm_instruction_set{name}").restype = ctypes.c_char_p
+        getattr(library, f"mammofm_attention_precision{name}").restype = ctypes.c_char_p
     library.mammofm_supported_instruction_sets.restype = ctypes.c_char_p
     return library

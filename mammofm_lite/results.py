@@ -48,7 +48,8 @@ __all__ = [
     "result_schema",
 ]
 
-SCHEMA_VERSION: Final = "1.2"  # 1.1: deviations and voi of a view; 1.2: thresholds per label
+# 1.1: deviations and voi of a view; 1.2: thresholds per label; 1.3: software.attention
+SCHEMA_VERSION: Final = "1.3"
 NOT_IN_JSON: Final = {"json": False}
 
 Box = tuple[float, float, float, float]
@@ -70,11 +71,17 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class SoftwareInfo:
-    """What ran it, and on what."""
+    """What ran it, and on what.
+
+    `attention` is what our attention kernels compute in, in the graphs that were loaded:
+    ``"float32"``, ``"int8"`` (few queries are float32 all the same), or ``"none"`` where no graph
+    has any.
+    """
 
     mammofm_lite: str
     openvino: str
     instruction_set: str
+    attention: Literal["float32", "int8", "none"]
     cpu: str
     threads: int
 

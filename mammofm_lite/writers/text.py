@@ -60,10 +60,12 @@ def header(result: StudyResult | AskResult) -> Iterator[str]:
     yield _line(
         "Model", f"{model.name} {model.version} ({model.precision}, sha256 {model.sha256[:12]})"
     )
+    kernels = software.instruction_set
+    if software.attention == "int8":
+        kernels += ", attention in INT8"
     yield _line(
         "Machine",
-        f"{software.cpu}, {software.threads} threads, {software.instruction_set}, "
-        f"OpenVINO {software.openvino}",
+        f"{software.cpu}, {software.threads} threads, {kernels}, OpenVINO {software.openvino}",
     )
 
 

@@ -33,6 +33,8 @@ def test_the_openvino_pins_agree() -> None:
 def test_only_the_interface_is_exported() -> None:
     assert {name for name, _ in symbols(extension_path(), "--dynamic")} == {
         "create_extensions",
+        "mammofm_attention_precision",
+        "mammofm_attention_precision_error",
         "mammofm_instruction_set",
         "mammofm_instruction_set_error",
         "mammofm_supported_instruction_sets",
@@ -49,7 +51,10 @@ def test_kernels_share_no_symbol() -> None:
         isa = re.findall(r"mammofm_kernels_(\w+)\.dir", str(file))[0]
         shared = {(n, t) for n, t in symbols(file) if not t.islower() or t in "wvu"}
         assert {t for _, t in shared} == {"D"}, f"{isa}: {shared}"
-        assert [n for n, _ in shared] == [f"_ZN7mammofm{len(isa)}{isa}22tiled_attention_kernelE"]
+        kernel = {"": "22tiled_attention_kernel", "_int8": "27tiled_attention_int8_kernel"}[
+            "_int8" if "int8" in file.name else ""
+        ]
+        assert [n for n, _ in shared] == [f"_ZN7mammofm{len(isa)}{isa}{kernel}E"]
 
 
 def test_it_finds_openvino_beside_it() -> None:

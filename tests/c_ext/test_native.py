@@ -74,9 +74,13 @@ CPU_WITHOUT_AVX512 = """
 #include <cstdio>
 namespace mammofm {
 const TiledAttentionKernel portable::tiled_attention_kernel{};
+const TiledAttentionInt8Kernel portable::tiled_attention_int8_kernel{};
 const TiledAttentionKernel avx2::tiled_attention_kernel{};
+const TiledAttentionInt8Kernel avx2::tiled_attention_int8_kernel{};
 const TiledAttentionKernel avx512::tiled_attention_kernel{};
+const TiledAttentionInt8Kernel avx512::tiled_attention_int8_kernel{};
 const TiledAttentionKernel avx512_vnni::tiled_attention_kernel{};
+const TiledAttentionInt8Kernel avx512_vnni::tiled_attention_int8_kernel{};
 }
 int main() {
     const auto& selected = mammofm::selected_instruction_set();

@@ -13,7 +13,12 @@ import pytest
 from mammofm_lite._openvino import cpu_properties, make_core, ov
 
 BuildModel = Callable[..., Any]
-ATTRIBUTES: dict[str, Any] = {"causal": True, "window": 7, "scale": 0.25}
+ATTRIBUTES: dict[str, Any] = {
+    "causal": True,
+    "window": 7,
+    "scale": 0.25,
+    "precision": "int8",
+}
 SHAPES = [[2, 3, 10, 32], [2, 3, 20, 32], [2, 3, 20, 32], [2, 20]]
 
 
@@ -40,7 +45,8 @@ def test_the_node(build_model: BuildModel, count: int) -> None:
 
 def test_default_attributes(build_model: BuildModel) -> None:
     node = attention_node(build_model({}, SHAPES))
-    assert node.get_attributes() == {"causal": False, "window": -1, "scale": 0.0}
+    defaults = {"causal": False, "window": -1, "scale": 0.0, "precision": "float32"}
+    assert node.get_attributes() == defaults
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,7 @@ def test_shapes_that_do_not_fit(
     [
         ({"window": -2}, r"window must be -1 \(unlimited\) or at least 0, not -2"),
         ({"scale": float("inf")}, "scale must be finite, not inf"),
+        ({"precision": "bf16"}, "precision must be float32 or int8, not 'bf16'"),
     ],
 )
 def test_attributes_that_do_not_fit(
@@ -126,6 +133,16 @@ def test_saved_and_read_again(build_model: BuildModel, tmp_path: Path, count: in
         core.compile_model(m, "CPU", cpu_properties(1))(inputs()[:count])[0] for m in (model, again)
     ]
     np.testing.assert_array_equal(*results)
+
+
+def test_a_file_from_before_there_was_a_choice(build_model: BuildModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    ov.save_model(build_model({"window": 7}, SHAPES), path)
+    text = path.read_text()
+    assert text.count(' precision="float32"') == 1
+    path.write_text(text.replace(' precision="float32"', ""))
+    attributes = attention_node(make_core().read_model(path)).get_attributes()
+    assert (attributes["precision"], attributes["window"]) == ("float32", 7)
 
 
 def test_compiled_model_cache(build_model: BuildModel, tmp_path: Path) -> None:

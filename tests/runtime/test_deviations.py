@@ -170,8 +170,11 @@ def test_what_became_of_the_windows(model: Model, study: Path, tmp_path: Path) -
 
 def test_results_of_older_schemas_stay_valid(model: Model, study: Path) -> None:
     result = model.infer(study).to_json()
-    assert result["schema_version"] == "1.2"
+    assert result["schema_version"] == "1.3"
     older = copy.deepcopy(result)
+    older["schema_version"] = "1.2"
+    del older["software"]["attention"]
+    jsonschema.validate(older, result_schema())
     older["schema_version"] = "1.1"
     del older["heads"]["localization"]["result"]["thresholds"]
     jsonschema.validate(older, result_schema())

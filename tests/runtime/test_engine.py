@@ -175,6 +175,7 @@ def test_what_a_result_names(model: Model, study: Path) -> None:
     assert result.model.sha256 == model.bundle.sha256
     assert set(result.model.file_sha256) == set(model.bundle.files)
     assert result.software.instruction_set in ("portable", "avx2", "avx512", "avx512_vnni")
+    assert result.software.attention == "float32"
     assert result.software.threads == len(os.sched_getaffinity(0))
     for info in result.views:
         assert (info.rows, info.columns) == (SMALL.rows, SMALL.columns)

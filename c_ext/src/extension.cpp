@@ -8,9 +8,13 @@
 #include "attention_precision.hpp"
 #include "instruction_set.hpp"
 #include "tiled_attention_op.hpp"
+#include "tiled_mbconv.hpp"
+#include "tiled_mbconv_kernel.hpp"
+#include "tiled_mbconv_op.hpp"
 
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>(
-    {std::make_shared<ov::OpExtension<mammofm::TiledAttention>>()}));
+    {std::make_shared<ov::OpExtension<mammofm::TiledAttention>>(),
+     std::make_shared<ov::OpExtension<mammofm::TiledMBConv>>()}));
 
 // The texts belong to the library and live as long as it is loaded.
 extern "C" {
@@ -19,6 +23,13 @@ extern "C" {
 __attribute__((visibility("default"))) const char* mammofm_instruction_set(void) {
     const mammofm::InstructionSet& selected = mammofm::selected_instruction_set();
     return selected.error.empty() ? selected.name.c_str() : nullptr;
+}
+
+/// Name of the kernels of TiledMBConv in this process; NULL if the instruction set was refused.
+__attribute__((visibility("default"))) const char* mammofm_mbconv_kernel(void) {
+    if (!mammofm::selected_instruction_set().error.empty())
+        return nullptr;
+    return mammofm::selected_mbconv_kernel().name;
 }
 
 /// Why the instruction set that MAMMOFM_ISA asks for was refused, in one line; NULL if it was not.

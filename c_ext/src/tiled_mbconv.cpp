@@ -1,0 +1,409 @@
+#include "tiled_mbconv.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <mutex>
+#include <new>
+#include <openvino/core/parallel.hpp>
+
+#include "instruction_set.hpp"
+#include "tiled_mbconv_kernel.hpp"
+
+namespace mammofm {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr float kLog2E = 1.44269504f;
+constexpr std::int64_t kVectorBytes = kMbLanes * 4;
+// Where rows are cut among threads: a strip computes up to two bands more than its share.
+constexpr std::int64_t kMinStripRows = 24;
+constexpr std::int64_t kTasksPerThread = 4;
+// Of gated pixels, so that they stay in L2 together with a panel of weights.
+constexpr std::int64_t kTileBytes = 160 << 10;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/// Call task(i) for every i below `count`; threads take the next one when they are ready.
+template <typename Task>
+void for_each(std::int64_t count, int threads, const Task& task) {
+    std::atomic<std::int64_t> next{0};
+    ov::parallel_nt(static_cast<int>(std::min<std::int64_t>(threads, count)), [&](int, int) {
+        for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+            task(i);
+    });
+}
+
+/// Memory between the passes, shared by all blocks of the process: one runs after another.
+class Workspaces {
+  public:
+    std::unique_ptr<MbBuffer> take() {
+        const std::lock_guard<std::mutex> lock(m_mutex);
+        if (m_free.empty())
+            return std::make_unique<MbBuffer>();
+        auto buffer = std::move(m_free.back());
+        m_free.pop_back();
+        return buffer;
+    }
+    void give_back(std::unique_ptr<MbBuffer> buffer) {
+        const std::lock_guard<std::mutex> lock(m_mutex);
+        m_free.push_back(std::move(buffer));
+    }
+
+  private:
+    std::mutex m_mutex;
+    std::vector<std::unique_ptr<MbBuffer>> m_free;
+};
+
+Workspaces& workspaces() {
+    static Workspaces all;
+    return all;
+}
+
+/// A workspace for the length of one run.
+class Workspace {
+  public:
+    Workspace() : m_buffer(workspaces().take()) {}
+    ~Workspace() { workspaces().give_back(std::move(m_buffer)); }
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    std::uint8_t* reserve(std::size_t bytes) { return m_buffer->reserve(bytes); }
+
+  private:
+    std::unique_ptr<MbBuffer> m_buffer;
+};
+
+std::uint8_t* thread_scratch(std::size_t bytes) {
+    static thread_local MbBuffer scratch;
+    return scratch.reserve(bytes);
+}
+
+std::int64_t sum_of(const std::int8_t* weights, std::int64_t count) {
+    std::int64_t sum = 0;
+    for (std::int64_t i = 0; i < count; ++i)
+        sum += weights[i];
+    return sum;
+}
+
+std::uint8_t byte_of_zero(const MbRange& range) {
+    const float zero = std::nearbyint(-range.low * range.per_step());
+    return static_cast<std::uint8_t>(std::clamp(zero, 0.0f, 255.0f));
+}
+
+/// What stands where `value` was, once it was rounded to a byte.
+float rounded(float value, const MbRange& range) {
+    const float byte = std::nearbyint((value - range.low) * range.per_step());
+    return range.low + std::clamp(byte, 0.0f, 255.0f) * range.step();
+}
+
+float sigmoid(float value) {
+    return 1.0f / (1.0f + std::exp(-value));
+}
+
+/// Zeroed bytes.
+std::int8_t* reserve_zeros(MbBuffer& buffer, std::int64_t bytes) {
+    auto* data = buffer.reserve_of<std::int8_t>(bytes);
+    std::fill_n(data, bytes, std::int8_t{0});
+    return data;
+}
+
+}  // namespace
+
+const MbConvKernel& selected_mbconv_kernel() {
+    const std::string& name = selected_instruction_set().name;
+    if (name == "portable")
+        return portable::mbconv_kernel;
+    if (name == "avx2" || !__builtin_cpu_supports("avx512vnni"))
+        return avx2::mbconv_kernel;
+    return avx512vnni::mbconv_kernel;
+}
+
+std::uint8_t* MbBuffer::reserve(std::size_t bytes) {
+    if (bytes > m_size || !m_data) {
+        const std::size_t lines = bytes / kAlignment + 1;
+        m_data.reset();
+        m_size = 0;
+        m_data.reset(static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
+        if (!m_data)
+            throw std::bad_alloc();
+        m_size = lines * kAlignment;
+    }
+    return m_data.get();
+}
+
+// -------------------- packing
+
+MbConv::MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights)
+    : m_shape(shape), m_ranges(ranges), m_kernel(selected_mbconv_kernel()) {
+    m_chunks = ceil_div(shape.hidden, kMbChunk);
+    m_padded = m_chunks * kMbChunk;
+    m_parameters.assign(static_cast<std::size_t>(m_chunks * kMbParameters * kMbChunk), 0.0f);
+    m_zeros.assign(static_cast<std::size_t>(m_padded), 0);
+    if (shape.expand != 0)
+        pack_expand(weights);
+    pack_depthwise(weights);
+    pack_project(weights);
+    pack_squeeze(weights);
+}
+
+/// [chunks, depth / 4, 3, 16, 4], and the parameters of the expanded tensor.
+void MbConv::pack_expand(const MbConvWeights& weights) {
+    const std::int64_t used = m_shape.expand == 3 ? 9 : m_shape.in_channels;
+    const std::int64_t depth = ceil_div(used, 4) * 4;
+    m_expand_weights = reserve_zeros(m_expand, m_padded * depth);
+    for (std::int64_t c = 0; c < m_shape.hidden; ++c) {
+        const std::int8_t* from = weights.expand + c * used;
+        const std::int64_t chunk = c / kMbChunk, lane = c % kMbChunk;
+        std::int8_t* to = m_expand_weights + chunk * kMbChunk * depth + lane * 4;
+        for (std::int64_t k = 0; k < used; ++k)
+            to[k / 4 * kMbChunk * 4 + k % 4] = from[k];
+        float* values = &m_parameters[static_cast<std::size_t>(chunk * kMbParameters * kMbChunk + lane)];
+        const float step = weights.hidden[c], bias = weights.hidden[m_shape.hidden + c];
+        const float scale = m_ranges.input.step() * step;
+        const float shift = m_ranges.input.low * step * static_cast<float>(sum_of(from, used)) + bias;
+        values[kMbExpandScale * kMbChunk] = scale;
+        values[kMbExpandBias * kMbChunk] = shift;
+        values[kMbExpandExponentScale * kMbChunk] = -kLog2E * scale;
+        values[kMbExpandExponentBias * kMbChunk] = -kLog2E * shift;
+    }
+}
+
+/// [chunks, 4, kernel, 2, 3, 16, 4]: for each row of a band at which the kernel may begin, and each
+/// of its columns, what meets the rows of two bands.
+void MbConv::pack_depthwise(const MbConvWeights& weights) {
+    const std::int64_t kernel = m_shape.kernel, hidden = m_shape.hidden;
+    const std::int64_t column = 2 * kMbVectors * kVectorBytes, phase = kernel * column;
+    m_depth_weights = reserve_zeros(m_depthwise, m_chunks * kMbRows * phase);
+    for (std::int64_t c = 0; c < hidden; ++c) {
+        const std::int8_t* from = weights.depthwise + c * kernel * kernel;
+        const std::int64_t chunk = c / kMbChunk, lane = c % kMbChunk;
+        std::int8_t* to = m_depth_weights + chunk * kMbRows * phase + lane * 4;
+        for (std::int64_t begin = 0; begin < kMbRows; ++begin)
+            for (std::int64_t y = 0; y < kernel; ++y)
+                for (std::int64_t x = 0; x < kernel; ++x) {
+                    const std::int64_t row = begin + y;
+                    to[begin * phase + x * column + row / kMbRows * kMbChunk * 4 + row % kMbRows] =
+                        from[y * kernel + x];
+                }
+        float* values = &m_parameters[static_cast<std::size_t>(chunk * kMbParameters * kMbChunk + lane)];
+        const MbRange middle{weights.hidden[2 * hidden + c], weights.hidden[3 * hidden + c]};
+        const float step = weights.hidden[4 * hidden + c], bias = weights.hidden[5 * hidden + c];
+        const float scale = middle.step() * step;
+        const float sum = static_cast<float>(sum_of(from, kernel * kernel));
+        const float shift = middle.low * step * sum + bias;
+        values[kMbMiddleScale * kMbChunk] = middle.per_step();
+        values[kMbMiddleBias * kMbChunk] = -middle.low * middle.per_step();
+        values[kMbDepthScale * kMbChunk] = scale;
+        values[kMbDepthBias * kMbChunk] = shift;
+        values[kMbDepthExponentScale * kMbChunk] = -kLog2E * scale;
+        values[kMbDepthExponentBias * kMbChunk] = -kLog2E * shift;
+        m_zeros[static_cast<std::size_t>(c)] = byte_of_zero(middle);
+    }
+}
+
+/// Panel after panel of up to 3 vectors: [padded / 4, vectors, 16, 4].
+void MbConv::pack_project(const MbConvWeights& weights) {
+    const std::int64_t outputs = m_shape.out_channels, vectors = ceil_div(outputs, kMbLanes);
+    const std::int64_t panels = ceil_div(vectors, kMbVectors);
+    m_project_weights = reserve_zeros(m_project, vectors * kMbLanes * m_padded);
+    m_output_values.assign(static_cast<std::size_t>(2 * vectors * kMbLanes), 0.0f);
+    std::int8_t* to = m_project_weights;
+    for (std::int64_t panel = 0, vector = 0; panel < panels; ++panel) {
+        const std::int64_t size = ceil_div(vectors - vector, panels - panel);
+        for (std::int64_t lane = 0; lane < size * kMbLanes; ++lane) {
+            const std::int64_t n = vector * kMbLanes + lane;
+            if (n >= outputs)
+                break;
+            const std::int8_t* from = weights.project + n * m_shape.hidden;
+            for (std::int64_t k = 0; k < m_shape.hidden; ++k)
+                to[k / 4 * size * kVectorBytes + lane * 4 + k % 4] = from[k];
+            const float step = weights.output[n], bias = weights.output[outputs + n];
+            const float sum = static_cast<float>(sum_of(from, m_shape.hidden));
+            const auto at = static_cast<std::size_t>(n);
+            m_output_values[at] = m_ranges.gated.step() * step;
+            m_output_values[at + static_cast<std::size_t>(vectors * kMbLanes)] =
+                m_ranges.gated.low * step * sum + bias;
+        }
+        to += m_padded * size * kMbLanes;
+        vector += size;
+    }
+}
+
+/// Both products of the squeeze-excite path as [inputs, outputs].
+void MbConv::pack_squeeze(const MbConvWeights& weights) {
+    const std::int64_t hidden = m_shape.hidden, squeeze = m_shape.squeeze;
+    m_reduce.resize(static_cast<std::size_t>(hidden * squeeze));
+    m_excite.resize(m_reduce.size());
+    for (std::int64_t c = 0; c < hidden; ++c)
+        for (std::int64_t s = 0; s < squeeze; ++s) {
+            m_reduce[static_cast<std::size_t>(c * squeeze + s)] = weights.reduce[s * hidden + c];
+            m_excite[static_cast<std::size_t>(s * hidden + c)] = weights.excite[c * squeeze + s];
+        }
+    m_reduce_bias.assign(weights.reduce_bias, weights.reduce_bias + squeeze);
+    m_excite_bias.assign(weights.excite_bias, weights.excite_bias + hidden);
+}
+
+// -------------------- running
+
+void MbConv::quantize(const float* floats, std::uint8_t* bytes) const {
+    const std::int64_t channels = m_shape.in_channels, width = m_shape.in_width;
+    const std::int64_t plane = m_shape.in_height * width;
+    const float scale = m_ranges.input.per_step(), bias = -m_ranges.input.low * scale;
+    for_each(m_shape.in_height, parallel_get_max_threads(), [&](std::int64_t row) {
+        if (channels == 1) {
+            m_kernel.quantize(floats + row * width, bytes + row * width, width, scale, bias);
+            return;
+        }
+        std::uint8_t* line = thread_scratch(static_cast<std::size_t>(width));
+        for (std::int64_t c = 0; c < channels; ++c) {
+            m_kernel.quantize(floats + c * plane + row * width, line, width, scale, bias);
+            for (std::int64_t x = 0; x < width; ++x)
+                bytes[(row * width + x) * channels + c] = line[x];
+        }
+    });
+}
+
+void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::int64_t* sums) const {
+    const MbConvShape& shape = m_shape;
+    const int threads = parallel_get_max_threads();
+    std::int64_t strips = 1;
+    if (threads > 1 && m_chunks < 2 * kTasksPerThread * threads)
+        strips = std::clamp<std::int64_t>(shape.out_height / kMinStripRows, 1,
+                                          ceil_div(kTasksPerThread * threads, m_chunks));
+    const std::int64_t pixels = shape.out_height * shape.out_width;
+    const std::int64_t pixels_padded = ceil_div(pixels, kMbPixels) * kMbPixels;
+    const std::int64_t depth = shape.expand == 3 ? 12 : shape.in_channels;
+    std::vector<std::int64_t> partial(static_cast<std::size_t>(strips * m_padded));
+    for_each(m_chunks * strips, threads, [&](std::int64_t task) {
+        const std::int64_t chunk = task % m_chunks, index = task / m_chunks;
+        const auto channel = static_cast<std::size_t>(chunk * kMbChunk);
+        const float per_step = m_ranges.row_mean.per_step();
+        MbStrip strip{};
+        strip.input = input;
+        strip.in_height = shape.in_height;
+        strip.in_width = shape.in_width;
+        strip.in_channels = shape.in_channels;
+        strip.height = shape.height;
+        strip.width = shape.width;
+        strip.expand = shape.expand;
+        strip.expand_pad = shape.expand_pad;
+        strip.expand_zero = byte_of_zero(m_ranges.input);
+        strip.first_channel = chunk * kMbChunk;
+        strip.channels = std::min(kMbChunk, shape.hidden - strip.first_channel);
+        strip.expand_weights = m_expand_weights + chunk * kMbChunk * depth;
+        strip.parameters = &m_parameters[channel * kMbParameters];
+        strip.zeros = &m_zeros[channel];
+        strip.depth_weights =
+            m_depth_weights + chunk * kMbRows * shape.kernel * 2 * kMbVectors * kVectorBytes;
+        strip.kernel = shape.kernel;
+        strip.stride = shape.stride;
+        strip.pad = shape.pad;
+        strip.out_width = shape.out_width;
+        strip.row_begin = shape.out_height * index / strips;
+        strip.row_end = shape.out_height * (index + 1) / strips;
+        strip.out_scale = m_ranges.depthwise.per_step();
+        strip.out_bias = -m_ranges.depthwise.low * strip.out_scale;
+        strip.output = hidden + chunk * kMbChunk * pixels_padded;
+        strip.out_pixels = pixels_padded;
+        if (m_ranges.rounds_row_means) {
+            const float width = static_cast<float>(shape.out_width);
+            strip.mean_scale = m_ranges.depthwise.step() / width * per_step;
+            strip.mean_bias = (m_ranges.depthwise.low - m_ranges.row_mean.low) * per_step;
+        }
+        strip.sums = &partial[static_cast<std::size_t>(index * m_padded) + channel];
+        strip.scratch = thread_scratch(m_kernel.strip_scratch(strip));
+        m_kernel.strip(strip);
+    });
+    std::fill_n(sums, m_padded, 0);
+    for (std::int64_t i = 0; i < strips * m_padded; ++i)
+        sums[i % m_padded] += partial[static_cast<std::size_t>(i)];
+}
+
+/// From sums of bytes to the factors that turn a byte into the gated tensor's.
+void MbConv::set_gate(const std::int64_t* sums, float* gate) const {
+    const std::int64_t hidden = m_shape.hidden, squeeze = m_shape.squeeze;
+    const MbRange& range = m_ranges.rounds_row_means ? m_ranges.row_mean : m_ranges.depthwise;
+    const std::int64_t count = m_shape.out_height * (m_ranges.rounds_row_means ? 1 : m_shape.out_width);
+    std::vector<float> means(static_cast<std::size_t>(hidden)), squeezed = m_reduce_bias;
+    for (std::int64_t c = 0; c < hidden; ++c) {
+        const double mean = static_cast<double>(sums[c]) / static_cast<double>(count);
+        means[static_cast<std::size_t>(c)] = static_cast<float>(mean) * range.step() + range.low;
+    }
+    m_kernel.accumulate(means.data(), m_reduce.data(), squeezed.data(), hidden, squeeze);
+    for (float& value : squeezed)
+        value *= sigmoid(value);
+    std::vector<float> excited = m_excite_bias;
+    m_kernel.accumulate(squeezed.data(), m_excite.data(), excited.data(), squeeze, hidden);
+    const float per_step = m_ranges.gated.per_step();
+    std::fill_n(gate, 2 * m_padded, 0.0f);
+    for (std::int64_t c = 0; c < hidden; ++c) {
+        const float factor = rounded(sigmoid(excited[static_cast<std::size_t>(c)]), m_ranges.gate);
+        gate[c] = m_ranges.depthwise.step() * factor * per_step;
+        gate[m_padded + c] = (m_ranges.depthwise.low * factor - m_ranges.gated.low) * per_step;
+    }
+}
+
+void MbConv::second_pass(const std::uint8_t* hidden, const float* gate, const std::uint8_t* shortcut,
+                         std::uint8_t* output, float* float_output) const {
+    const std::int64_t pixels = m_shape.out_height * m_shape.out_width;
+    const std::int64_t vectors = ceil_div(m_shape.out_channels, kMbLanes);
+    const int threads = parallel_get_max_threads();
+    // Equal shares of at most kTileBytes, a multiple of what the kernel holds in registers.
+    const std::int64_t most = std::max(kMbPixels, kTileBytes / m_padded / kMbPixels * kMbPixels);
+    const std::int64_t tiles = ceil_div(ceil_div(pixels, most), threads) * threads;
+    const std::int64_t tile = ceil_div(ceil_div(pixels, tiles), kMbPixels) * kMbPixels;
+    for_each(ceil_div(pixels, tile), threads, [&](std::int64_t index) {
+        MbProject project{};
+        project.input = hidden;
+        project.in_vectors = m_padded / kMbLanes;
+        project.pixels = ceil_div(pixels, kMbPixels) * kMbPixels;
+        project.gate_scale = gate;
+        project.gate_bias = gate + m_padded;
+        project.weights = m_project_weights;
+        project.out_vectors = vectors;
+        project.out_channels = m_shape.out_channels;
+        project.out_pixels = pixels;
+        project.scale = m_output_values.data();
+        project.bias = m_output_values.data() + vectors * kMbLanes;
+        project.inner_scale = m_ranges.inner.per_step();
+        project.inner_bias = -m_ranges.inner.low * project.inner_scale;
+        project.inner_back_scale = m_ranges.inner.step();
+        project.inner_back_bias = m_ranges.inner.low;
+        project.shortcut = shortcut;
+        project.shortcut_scale = m_ranges.input.step();
+        project.shortcut_bias = m_ranges.input.low;
+        project.out_scale = m_ranges.output.per_step();
+        project.out_bias = -m_ranges.output.low * project.out_scale;
+        project.output = output;
+        project.float_output = float_output;
+        project.pixel_begin = index * tile;
+        project.pixel_end = std::min(pixels, project.pixel_begin + tile);
+        project.scratch = thread_scratch(static_cast<std::size_t>(m_padded * tile));
+        m_kernel.project(project);
+    });
+}
+
+void MbConv::run(const std::uint8_t* bytes, const float* floats, std::uint8_t* output,
+                 float* float_output) const {
+    const MbConvShape& shape = m_shape;
+    const std::int64_t pixels = ceil_div(shape.out_height * shape.out_width, kMbPixels) * kMbPixels;
+    const std::int64_t hidden_bytes = ceil_div(m_padded * pixels, 64) * 64;
+    const std::int64_t input_bytes =
+        floats == nullptr ? 0 : shape.in_height * shape.in_width * shape.in_channels;
+    Workspace workspace;
+    std::uint8_t* hidden = workspace.reserve(static_cast<std::size_t>(hidden_bytes + input_bytes));
+    const std::uint8_t* input = bytes;
+    if (floats != nullptr) {
+        quantize(floats, hidden + hidden_bytes);
+        input = hidden + hidden_bytes;
+    }
+    std::vector<std::int64_t> sums(static_cast<std::size_t>(m_padded));
+    std::vector<float> gate(static_cast<std::size_t>(2 * m_padded));
+    first_pass(input, hidden, sums.data());
+    set_gate(sums.data(), gate.data());
+    second_pass(hidden, gate.data(), shape.shortcut ? input : nullptr, output, float_output);
+}
+
+}  // namespace mammofm

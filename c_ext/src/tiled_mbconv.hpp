@@ -1,0 +1,109 @@
+// An inverted bottleneck in 8 bits: weights packed once, work spread over OpenVINO's threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mammofm {
+
+struct MbConvKernel;
+
+/// The kernels of this process: those of `instruction_set.hpp`, with VNNI where the CPU has it.
+/// Call only when an instruction set was selected.
+const MbConvKernel& selected_mbconv_kernel();
+
+/// What a byte stands for: low + byte * (high - low) / 255.
+struct MbRange {
+    float low, high;
+    float step() const { return high > low ? (high - low) / 255.0f : 0.0f; }
+    float per_step() const { return high > low ? 255.0f / (high - low) : 0.0f; }
+};
+
+/// Sizes of a block; all squares of kernels, paddings alike in both directions.
+struct MbConvShape {
+    std::int64_t in_channels, in_height, in_width;
+    std::int64_t expand;  ///< 0: none, 1: product 1x1, 3: convolution 3x3 with stride 2 of 1 channel
+    std::int64_t expand_pad;  ///< before
+    std::int64_t hidden, height, width;
+    std::int64_t kernel, stride, pad;  ///< pad: before
+    std::int64_t squeeze;
+    std::int64_t out_channels, out_height, out_width;
+    bool shortcut;
+};
+
+/// Ranges of the bytes of all tensors but the expanded one, which has one per channel.
+struct MbConvRanges {
+    MbRange input, depthwise, row_mean, gate, gated, inner, output;
+    bool rounds_row_means;
+};
+
+/// The weights as a graph holds them.
+struct MbConvWeights {
+    const std::int8_t* expand;     ///< [hidden, in_channels] or [hidden, 3, 3], or null
+    const std::int8_t* depthwise;  ///< [hidden, kernel, kernel]
+    const std::int8_t* project;    ///< [out_channels, hidden]
+    const float* hidden;  ///< [6, hidden]: expand step and bias, low and high, depthwise step and bias
+    const float* output;  ///< [2, out_channels]: step and bias of `project`
+    const float* reduce;  ///< [squeeze, hidden]
+    const float* reduce_bias;
+    const float* excite;  ///< [hidden, squeeze]
+    const float* excite_bias;
+};
+
+/// Uninitialised bytes on a cache line; grows, never shrinks.
+class MbBuffer {
+  public:
+    std::uint8_t* reserve(std::size_t bytes);
+    template <typename T>
+    T* reserve_of(std::int64_t count) {
+        return reinterpret_cast<T*>(reserve(static_cast<std::size_t>(count) * sizeof(T)));
+    }
+
+  private:
+    struct Free {
+        void operator()(std::uint8_t* data) const { std::free(data); }
+    };
+    std::unique_ptr<std::uint8_t, Free> m_data;
+    std::size_t m_size = 0;
+};
+
+/// A block, ready to run: holds all that it needs of the weights.
+class MbConv {
+  public:
+    MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights);
+
+    /// Exactly one of `bytes` [in_height, in_width, in_channels] and `floats` [in_channels,
+    /// in_height, in_width] is given. `output`: [out_height, out_width, out_channels];
+    /// `float_output`: [out_channels, out_height, out_width], before rounding, or null.
+    /// The same input gives the same bytes for any number of threads.
+    void run(const std::uint8_t* bytes, const float* floats, std::uint8_t* output,
+             float* float_output) const;
+
+  private:
+    void pack_expand(const MbConvWeights& weights);
+    void pack_depthwise(const MbConvWeights& weights);
+    void pack_project(const MbConvWeights& weights);
+    void pack_squeeze(const MbConvWeights& weights);
+    void quantize(const float* floats, std::uint8_t* bytes) const;
+    void first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::int64_t* sums) const;
+    void set_gate(const std::int64_t* sums, float* gate) const;
+    void second_pass(const std::uint8_t* hidden, const float* gate, const std::uint8_t* shortcut,
+                     std::uint8_t* output, float* float_output) const;
+
+    MbConvShape m_shape;
+    MbConvRanges m_ranges;
+    const MbConvKernel& m_kernel;
+    std::int64_t m_chunks, m_padded;  // of 48 channels; channels, filled up to whole chunks
+    MbBuffer m_expand, m_depthwise, m_project;
+    std::int8_t *m_expand_weights{}, *m_depth_weights{}, *m_project_weights{};
+    std::vector<float> m_parameters;     // [chunks, kMbParameters, 48]
+    std::vector<std::uint8_t> m_zeros;   // [padded]
+    std::vector<float> m_output_values;  // [2, out_vectors * 16]
+    std::vector<float> m_reduce, m_reduce_bias, m_excite, m_excite_bias;
+};
+
+}  // namespace mammofm

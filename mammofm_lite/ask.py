@@ -47,7 +47,7 @@ __all__ = [
     "interpret_ask",
 ]
 
-ASK_SCHEMA_VERSION: Final = "1.1"  # 1.1: software.attention
+ASK_SCHEMA_VERSION: Final = "1.1"  # 1.1: software.attention, software.kernels
 ASK_NOTICES: Final = (
     "Similarities are cosines: a ranking, not probabilities. Compare views of this study, or "
     "texts, with each other; no value is a finding by itself.",

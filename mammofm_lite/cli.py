@@ -94,6 +94,9 @@ SIGNED_BY = click.option(
     metavar="PUB.pem",
     help="Use the bundle only if this key signed it.",
 )
+NO_TILED = click.option(
+    "--no-tiled", is_flag=True, help="Run encoders by OpenVINO's own kernels alone."
+)
 ALLOW_CR = click.option("--allow-cr", is_flag=True, help="Accept CR and DX images of the breast.")
 
 
@@ -111,6 +114,7 @@ ALLOW_CR = click.option("--allow-cr", is_flag=True, help="Accept CR and DX image
 @click.option("--force", is_flag=True, help="Replace result files that are already there.")
 @SIGNED_BY
 @ALLOW_CR
+@NO_TILED
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def infer(
     study: Path,
@@ -123,6 +127,7 @@ def infer(
     force: bool,
     signed_by: Path | None,
     allow_cr: bool,
+    no_tiled: bool,
     quiet: bool,
 ) -> None:
     """Run the heads on STUDY: a DICOM file, a folder of any depth, or a zip."""
@@ -139,7 +144,7 @@ def infer(
     folder = ResultFolder(output, kinds, force) if output else None
     with Progress(quiet) as progress:
         reporter = StageReporter(progress)
-        model = Model.load(bundle, threads=threads, signed_by=signed_by)
+        model = Model.load(bundle, threads=threads, signed_by=signed_by, tiled=not no_tiled)
         with reporter.stage("read"):
             instances = read_study(study, ReadOptions(allow_cr=allow_cr))
         if folder:
@@ -167,6 +172,7 @@ def _summary(result: Any) -> str:
 @click.option("--force", is_flag=True, help="Replace result files that are already there.")
 @SIGNED_BY
 @ALLOW_CR
+@NO_TILED
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def ask(
     study: Path,
@@ -178,6 +184,7 @@ def ask(
     force: bool,
     signed_by: Path | None,
     allow_cr: bool,
+    no_tiled: bool,
     quiet: bool,
 ) -> None:
     """Score every TEXT, such as "spiculated mass", against the views of STUDY.
@@ -197,7 +204,7 @@ def ask(
     folder = AskFolder(output, force) if output else None
     with Progress(quiet) as progress:
         reporter = StageReporter(progress)
-        model = Model.load(bundle, threads=threads, signed_by=signed_by)
+        model = Model.load(bundle, threads=threads, signed_by=signed_by, tiled=not no_tiled)
         with reporter.stage("read"):
             instances = read_study(study, ReadOptions(allow_cr=allow_cr))
         result = model.ask(instances, texts, observer=progress)

@@ -1,8 +1,10 @@
 """Compiled graphs of one bundle: each compiled once, when first needed, and reused."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +14,16 @@ from ._openvino import OPENVINO_VERSION, cpu_properties, make_core, ov
 from .bundle import Bundle
 from .contract import check_graph, graph_contracts
 from .errors import BundleError
-from .native import attention_precision
+from .native import attention_precision, instruction_set, mbconv_kernel
 from .progress import StageReporter
+from .tiling import tile
 
 __all__ = ["Graph", "GraphStore"]
 
 Tensors = dict[str, npt.NDArray[Any]]
+
+_FAST_KERNEL: Final = "avx512vnni"
+"""The kernels of TiledMBConv that are faster than OpenVINO's own, see benchmarks/notes.md."""
 
 
 class Graph:
@@ -65,6 +71,16 @@ class Graph:
 class GraphStore:
     """Compiles the graphs of a verified bundle on demand.
 
+    Parameters
+    ----------
+    bundle
+        Verified.
+    threads
+        CPU threads of a run.
+    tiled
+        Give the inverted bottlenecks of INT8 encoders to our kernels where those are faster than
+        OpenVINO's: on CPUs with AVX-512 VNNI. The bundle itself is not changed.
+
     Raises
     ------
     BundleError
@@ -72,16 +88,23 @@ class GraphStore:
         for graphs that cannot fit each other.
     """
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, tiled: bool = True) -> None:
         _check_openvino(bundle)
         self._bundle = bundle
         self._threads = threads
+        self._tiled = tiled and mbconv_kernel() == _FAST_KERNEL
         self._core = make_core()
         self._contracts = graph_contracts(bundle)
         self._models: dict[str, Any] = {}
         self._checked: set[str] = set()
         self._attention: set[str] = set()
         self._graphs: dict[str, Graph] = {}
+        self._kernels: dict[str, str] = {}
+
+    @property
+    def kernels(self) -> Mapping[str, str]:
+        """Operations of ours in the graphs compiled so far, by file: which kernels, how often."""
+        return MappingProxyType(dict(sorted(self._kernels.items())))
 
     @property
     def cpu_name(self) -> str:
@@ -135,9 +158,19 @@ class GraphStore:
             model = self.model(name)
             self._attention |= _attention_precisions(model)
             with _loading(name):
+                if self._tiled:
+                    tile(model)
+                self._note_kernels(name, model)
                 compiled = self._core.compile_model(model, "CPU", cpu_properties(self._threads))
         del self._models[name]  # the compiled one lives on without it
         return compiled
+
+    def _note_kernels(self, name: str, model: Any) -> None:
+        used = {"TiledAttention": instruction_set(), "TiledMBConv": mbconv_kernel()}
+        counts = Counter(op.get_type_name() for op in model.get_ops())
+        noted = [f"{op} ({kind}) x {counts[op]}" for op, kind in used.items() if counts[op]]
+        if noted:
+            self._kernels[name] = ", ".join(noted)
 
 
 def _attention_precisions(model: Any) -> set[str]:

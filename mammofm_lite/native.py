@@ -18,6 +18,7 @@ __all__ = [
     "embedding_folder",
     "extension_path",
     "instruction_set",
+    "mbconv_kernel",
     "supported_instruction_sets",
 ]
 
@@ -112,6 +113,20 @@ def attention_precision(asked: str = "float32") -> str:
     return name.decode()
 
 
+def mbconv_kernel() -> str:
+    """Name of the kernels that TiledMBConv uses in this process: ``portable``, ``avx2`` or
+    ``avx512vnni``.
+
+    Raises
+    ------
+    KernelError
+        As `instruction_set`.
+    """
+    instruction_set()
+    name: bytes = _library().mammofm_mbconv_kernel()
+    return name.decode()
+
+
 def supported_instruction_sets() -> tuple[str, ...]:
     """Names of all instruction sets that this CPU can run, lowest first.
 
@@ -142,4 +157,5 @@ def _library() -> ctypes.CDLL:
         getattr(library, f"mammofm_instruction_set{name}").restype = ctypes.c_char_p
         getattr(library, f"mammofm_attention_precision{name}").restype = ctypes.c_char_p
     library.mammofm_supported_instruction_sets.restype = ctypes.c_char_p
+    library.mammofm_mbconv_kernel.restype = ctypes.c_char_p
     return library

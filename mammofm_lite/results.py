@@ -48,7 +48,7 @@ __all__ = [
     "result_schema",
 ]
 
-# 1.1: deviations and voi of a view; 1.2: thresholds per label; 1.3: software.attention
+# 1.1: deviations and voi of a view; 1.2: thresholds per label; 1.3: software.attention, .kernels
 SCHEMA_VERSION: Final = "1.3"
 NOT_IN_JSON: Final = {"json": False}
 
@@ -75,7 +75,8 @@ class SoftwareInfo:
 
     `attention` is what our attention kernels compute in, in the graphs that were loaded:
     ``"float32"``, ``"int8"`` (few queries are float32 all the same), or ``"none"`` where no graph
-    has any.
+    has any. `kernels`: per graph in which operations of ours ran, which, with which kernels, and
+    how many.
     """
 
     mammofm_lite: str
@@ -84,6 +85,7 @@ class SoftwareInfo:
     attention: Literal["float32", "int8", "none"]
     cpu: str
     threads: int
+    kernels: Mapping[str, str]
 
 
 @dataclass(frozen=True)

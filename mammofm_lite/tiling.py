@@ -27,13 +27,13 @@ _NOT_ROUNDED: Final[Range] = (0.0, 0.0)
 _LEVELS: Final = 256
 
 
-class _OtherForm(Exception):
+class _OtherFormError(Exception):
     """This part of a graph is not what we look for."""
 
 
 def _need(condition: bool) -> None:
     if not condition:
-        raise _OtherForm
+        raise _OtherFormError
 
 
 # -------------------- single operations
@@ -130,9 +130,7 @@ def _convolution(node: Any) -> _Convolution:
     _need(list(attributes["dilations"]) == [1, 1])
     _need(attributes["auto_pad"] in ("explicit", "valid", "notset"))
     steps = _per_channel(_constant(product, 1), channels)
-    return _Convolution(
-        node, weights, steps, _per_channel(_constant(total, 1), channels), total
-    )
+    return _Convolution(node, weights, steps, _per_channel(_constant(total, 1), channels), total)
 
 
 def _dense(node: Any) -> tuple[Array, Array, Any]:
@@ -221,7 +219,7 @@ def _expansion(middle: Any) -> _Expansion:
         convolution = _convolution(_before(total, "Convolution"))
         _need(_same(_after(total, "Swish"), source))
         _need(_same(_after(source, "FakeQuantize"), middle))
-    except _OtherForm:
+    except _OtherFormError:
         return _Expansion(0, None, (0, 0), middle)
     entry = _before(convolution.node, "FakeQuantize")
     shape = [int(size) for size in convolution.weights.get_output_shape(0)]
@@ -302,9 +300,7 @@ def _block(depthwise_node: Any) -> _Block:
     inner, raw, exit_ = _ending(project, expansion.entry)
     for quantizer in (exit_, *([inner] if inner is not None else [])):
         _one_range(quantizer)
-    return _Block(
-        expansion, depthwise, middle, hidden, squeeze, gated, project, inner, raw, exit_
-    )
+    return _Block(expansion, depthwise, middle, hidden, squeeze, gated, project, inner, raw, exit_)
 
 
 def _blocks(model: Any) -> Iterator[_Block]:
@@ -313,7 +309,7 @@ def _blocks(model: Any) -> Iterator[_Block]:
         if op.get_type_name() == "GroupConvolution":
             try:
                 yield _block(op)
-            except _OtherForm:
+            except _OtherFormError:
                 continue
 
 
@@ -401,9 +397,7 @@ def tile(model: Any) -> list[str]:
     for block, emit_float in zip(blocks, floats, strict=True):
         before = made.get(_name(block.entry))
         x = block.entry.input_value(0) if before is None else before.output(0)
-        node = factory.create(
-            "TiledMBConv", [x, *_weights(block)], _attributes(block, emit_float)
-        )
+        node = factory.create("TiledMBConv", [x, *_weights(block)], _attributes(block, emit_float))
         node.set_friendly_name(f"{block.name}/tiled")
         if emit_float:
             _emit_float(node, block)

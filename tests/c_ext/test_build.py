@@ -37,23 +37,25 @@ def test_only_the_interface_is_exported() -> None:
         "mammofm_attention_precision_error",
         "mammofm_instruction_set",
         "mammofm_instruction_set_error",
+        "mammofm_mbconv_kernel",
         "mammofm_supported_instruction_sets",
     }
 
 
-def test_kernels_share_no_symbol() -> None:
+@pytest.mark.parametrize(
+    ("target", "name"), [("kernels", "22tiled_attention_kernel"), ("mbconv", "13mbconv_kernel")]
+)
+def test_kernels_share_no_symbol(target: str, name: str) -> None:
     """A weak symbol in two of these objects would be compiled with two sets of flags, and the
     linker would give either to both: AVX-512 code on a machine that has none."""
-    objects = sorted((ROOT / "build").glob("*/CMakeFiles/mammofm_kernels_*.dir/**/*.o"))
+    objects = sorted((ROOT / "build").glob(f"*/CMakeFiles/mammofm_{target}_*.dir/**/*.o"))
     if not objects:
         pytest.skip("built elsewhere; the objects are not in this checkout")
     for file in objects:
-        isa = re.findall(r"mammofm_kernels_(\w+)\.dir", str(file))[0]
+        isa = re.findall(rf"mammofm_{target}_(\w+)\.dir", str(file))[0]
         shared = {(n, t) for n, t in symbols(file) if not t.islower() or t in "wvu"}
         assert {t for _, t in shared} == {"D"}, f"{isa}: {shared}"
-        kernel = {"": "22tiled_attention_kernel", "_int8": "27tiled_attention_int8_kernel"}[
-            "_int8" if "int8" in file.name else ""
-        ]
+        kernel = "27tiled_attention_int8_kernel" if "int8" in file.name else name
         assert [n for n, _ in shared] == [f"_ZN7mammofm{len(isa)}{isa}{kernel}E"]
 
 

@@ -264,17 +264,23 @@ def _squeeze(hidden: Any) -> _Squeeze:
     )
 
 
+def _rounding(node: Any) -> Any:
+    """The only FakeQuantize that reads it, whatever else does."""
+    quantizers = [one for one in _consumers(node) if one.get_type_name() == "FakeQuantize"]
+    _need(len(quantizers) == 1)
+    return quantizers[0]
+
+
 def _ending(project: _Convolution, entry: Any) -> tuple[Any | None, Any, Any]:
     """`inner`, `raw` and `exit` of a block."""
-    first = _after(project.result, "FakeQuantize")
+    first = _rounding(project.result)
     consumers = _consumers(first)
     if len(consumers) == 1 and consumers[0].get_type_name() == "Add":
         total = consumers[0]
-        sources = [total.input_value(port).get_node() for port in (0, 1)]
-        if {_name(node) for node in sources} == {_name(entry), _name(first)}:
-            exits = [node for node in _consumers(total) if node.get_type_name() == "FakeQuantize"]
-            _need(len(exits) == 1)
-            return first, total, exits[0]
+        sources = {_name(total.input_value(port).get_node()) for port in (0, 1)}
+        if sources == {_name(entry), _name(first)}:
+            _need(len(_consumers(project.result)) == 1)
+            return first, total, _rounding(total)
     return None, project.result, first
 
 

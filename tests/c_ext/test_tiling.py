@@ -26,6 +26,7 @@ STRIDED = Block(hidden=144, outputs=40, kernel=5, stride=2, pads=(0, 0, 1, 2), r
 SHORTCUT = Block(channels=40, hidden=240, outputs=40, shortcut=True, ranges=INNER, seed=3)
 CHAIN = [PICTURE, PLAIN, STRIDED, SHORTCUT]
 SIZE = (46, 34)
+STEP = (RANGES["output"][1] - RANGES["output"][0]) / 255
 
 
 def types(model: Any) -> Counter[str]:
@@ -49,6 +50,7 @@ def both(blocks: list[Any], outputs: list[int]) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("outputs", [[], [1], [2, 3], [0, 1, 2, 3]], ids=str)
 def test_answers_stay(outputs: list[int]) -> None:
+    """But for what falls beside a boundary between two bytes, which OpenVINO rounds as it likes."""
     before, after = both(CHAIN, outputs)
     assert types(after)["TiledMBConv"] == 4
     assert types(after)["GroupConvolution"] == types(after)["Convolution"] == 0
@@ -56,9 +58,9 @@ def test_answers_stay(outputs: list[int]) -> None:
     assert expected.keys() == found.keys() == {"end", *(f"block{i}" for i in outputs)}
     for name, value in expected.items():
         error = np.abs(found[name] - value)
-        assert error.max() < 0.15 * np.abs(value).max(), name
+        assert error.max() < 3.5 * STEP, name
         cosine = (found[name] * value).sum() / np.linalg.norm(value) / np.linalg.norm(found[name])
-        assert cosine > 0.9999, name
+        assert cosine > 0.998, name
 
 
 def test_floats_leave_only_where_they_are_read() -> None:
@@ -95,8 +97,8 @@ def test_a_block_in_the_middle_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (counts["TiledMBConv"], counts["GroupConvolution"]) == (1, 1)
 
 
-def without_swish(x: Any) -> Any:
-    return opset.relu(x)
+def halves(x: Any, *_: Any, mean: Any = opset.avg_pool) -> Any:
+    return mean(x, [1, 2], [0, 0], [0, 0], [1, 2], True)
 
 
 @pytest.mark.parametrize("what", ["swish", "sigmoid", "avg_pool"])
@@ -105,7 +107,7 @@ def test_another_form_stays(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     other = {
         "swish": opset.relu,
         "sigmoid": opset.hsigmoid,
-        "avg_pool": lambda x, *_: opset.avg_pool(x, [1, 2], [0, 0], [0, 0], [1, 2], True),
+        "avg_pool": halves,
     }[what]
     monkeypatch.setattr(opset, what, other)
     model = encoder([dataclasses.replace(PLAIN, row_means=True)], (12, 10), [])

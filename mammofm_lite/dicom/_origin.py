@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import StudyError
 from ._codes import IMPLANT_DISPLACED, VIEW_MODIFIER_CODES
 from ._header import read_elements
-from ._pixels import check_unchanged
+from ._pixels import GivenPixels, check_unchanged
 from ._quiet import quiet
 from ._refused import FileRefusedError
 from ._types import Instance
@@ -103,8 +103,14 @@ def read_origin(instance: Instance) -> Origin:
     ------
     StudyError
         The file changed, does not say its series, or names the patient in a character set that
-        cannot be read: a garbled name in a result could be taken for another patient's.
+        cannot be read: a garbled name in a result could be taken for another patient's. Or there is
+        none, for the study is one of arrays.
     """
+    if isinstance(instance.pixels, GivenPixels):
+        raise StudyError(
+            "no DICOM result can be written of a study of arrays: patient, study and series stand "
+            "in DICOM files alone; read the study from them"
+        )
     keywords = (*_MODULES, *_IMAGE, *_OTHERS)
     try:
         with instance.pixels.source.open() as opened:

@@ -197,6 +197,11 @@ class Asker:
             check_any_size(name, graphs.model(name), contracts[name])
         self._tokenizer = Tokenizer.open(bundle.file(self.spec.tokenizer))
 
+    @property
+    def files(self) -> set[str]:
+        """The graphs that answers come from."""
+        return {self._encoder.model, self.spec.model, self.spec.match}
+
     def read(self, texts: Sequence[str]) -> tuple[Query, ...]:
         """Check and tokenize texts.
 

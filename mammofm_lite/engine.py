@@ -1,7 +1,7 @@
 """`Model`: one bundle, loaded once, that answers any number of studies."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,7 +193,7 @@ class Model:
             answers = self._answers(asked, prepared, reporter)
         outcomes = {name: self._outcome(name, answers, prepared) for name in HEADS if name in asked}
         outcomes = self._with_flags(outcomes)
-        return self._result(prepared, outcomes)
+        return self._result(prepared, outcomes, self._files(answers))
 
     def ask(
         self,
@@ -233,7 +233,7 @@ class Model:
             study_instance_uid=prepared.study.study_instance_uid,
             notices=ASK_NOTICES + self.bundle.notices + _failure_notices(prepared),
             model=self._model_info(),
-            software=self._software_info(),
+            software=self._software_info(self._asker.files),
             files=prepared.decisions,
             views=tuple(_view_info(view, prepared) for view in prepared.views),
             missing_views=prepared.missing,
@@ -417,13 +417,26 @@ class Model:
         result = ReportResult(outcome.result.report, outcome.result.views_used, flags)
         return {**outcomes, "report": HeadOutcome("answered", None, None, result)}
 
-    def _result(self, prepared: _PreparedStudy, outcomes: dict[str, HeadOutcome]) -> StudyResult:
+    def _files(self, heads: Iterable[str]) -> set[str]:
+        """The graphs that the answers of these heads come from."""
+        files: set[str] = set()
+        for member in (m for name in heads for m in self.bundle.members(name)):
+            files.add(self.bundle.encoders[member.encoder].model)
+            if isinstance(member, ReportSpec):
+                files |= {member.fusion, member.decoder}
+            else:
+                files.add(member.model)
+        return files
+
+    def _result(
+        self, prepared: _PreparedStudy, outcomes: dict[str, HeadOutcome], files: set[str]
+    ) -> StudyResult:
         return StudyResult(
             schema_version=SCHEMA_VERSION,
             study_instance_uid=prepared.study.study_instance_uid,
             notices=self.bundle.notices + _failure_notices(prepared),
             model=self._model_info(),
-            software=self._software_info(),
+            software=self._software_info(files),
             files=prepared.decisions,
             views=tuple(_view_info(view, prepared) for view in prepared.views),
             missing_views=prepared.missing,
@@ -459,15 +472,15 @@ class Model:
             file_sha256=MappingProxyType({k: v.sha256 for k, v in sorted(bundle.files.items())}),
         )
 
-    def _software_info(self) -> SoftwareInfo:
+    def _software_info(self, files: set[str]) -> SoftwareInfo:
         return SoftwareInfo(
             mammofm_lite=__version__,
             openvino=OPENVINO_VERSION,
             instruction_set=instruction_set(),
-            attention=self._graphs.attention,
+            attention=self._graphs.attention(files),
             cpu=self._graphs.cpu_name,
             threads=self.threads,
-            kernels=self._graphs.kernels,
+            kernels=self._graphs.kernels(files),
         )
 
 

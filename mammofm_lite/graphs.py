@@ -1,11 +1,11 @@
 """Compiled graphs of one bundle: each compiled once, when first needed, and reused."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -97,26 +97,27 @@ class GraphStore:
         self._contracts = graph_contracts(bundle)
         self._models: dict[str, Any] = {}
         self._checked: set[str] = set()
-        self._attention: set[str] = set()
+        self._attention: dict[str, set[str]] = {}
         self._graphs: dict[str, Graph] = {}
         self._kernels: dict[str, str] = {}
 
-    @property
-    def kernels(self) -> Mapping[str, str]:
-        """Operations of ours in the graphs compiled so far, by file: which kernels, how often."""
-        return MappingProxyType(dict(sorted(self._kernels.items())))
+    def kernels(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Operations of ours in those of the graphs `names` that are compiled, by file: with which
+        kernels, how often."""
+        found = {name: self._kernels[name] for name in sorted(names) if name in self._kernels}
+        return MappingProxyType(found)
 
     @property
     def cpu_name(self) -> str:
         return str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
-    @property
-    def attention(self) -> Literal["float32", "int8", "none"]:
-        """What our attention computes in, in the graphs compiled so far: ``int8`` if any does, else
-        ``float32``; ``none`` if they have none."""
-        if not self._attention:
+    def attention(self, names: Iterable[str]) -> Literal["float32", "int8", "none"]:
+        """What our attention computes in, in those of the graphs `names` that are compiled:
+        ``int8`` if any does, else ``float32``; ``none`` if they have none."""
+        found = {kind for name in names for kind in self._attention.get(name, ())}
+        if not found:
             return "none"
-        return "int8" if "int8" in self._attention else "float32"
+        return "int8" if "int8" in found else "float32"
 
     def graph(self, name: str, reporter: StageReporter) -> Graph:
         """The graph of file `name`, compiled if this is its first use."""
@@ -156,7 +157,7 @@ class GraphStore:
         """An ``openvino.CompiledModel`` of file `name`; raises as `model` does."""
         with reporter.stage("compile", name):
             model = self.model(name)
-            self._attention |= _attention_precisions(model)
+            self._attention[name] = _attention_precisions(model)
             with _loading(name):
                 if self._tiled:
                     tile(model)

@@ -73,10 +73,10 @@ class ModelInfo:
 class SoftwareInfo:
     """What ran it, and on what.
 
-    `attention` is what our attention kernels compute in, in the graphs that were loaded:
-    ``"float32"``, ``"int8"`` (few queries are float32 all the same), or ``"none"`` where no graph
-    has any. `kernels`: per graph in which operations of ours ran, which, with which kernels, and
-    how many.
+    `attention` is what our attention kernels compute in, in the graphs that the answers come from:
+    ``"float32"``, ``"int8"`` (few queries are float32 all the same), or ``"none"`` where none of
+    them has any. `kernels`: per such graph in which operations of ours ran, which, with which
+    kernels, and how many.
     """
 
     mammofm_lite: str

@@ -68,6 +68,12 @@ def _after(node: Any, kind: str) -> Any:
     return _kind(consumers[0], kind)
 
 
+def _swish(node: Any) -> Any:
+    """x * sigmoid(x), without a factor within."""
+    _need(node.get_input_size() == 1)
+    return _kind(node, "Swish")
+
+
 def _constant(node: Any, port: int) -> Array:
     """Of a constant, or of one that is stored in half precision."""
     source = node.input_value(port).get_node()
@@ -215,7 +221,7 @@ def _expansion(middle: Any) -> _Expansion:
     """Before `middle`: swish of a quantized convolution of the entry, or the entry itself."""
     source = middle.input_value(0).get_node()
     try:
-        total = _before(_kind(source, "Swish"), "Add")
+        total = _before(_swish(source), "Add")
         convolution = _convolution(_before(total, "Convolution"))
         _need(_same(_after(total, "Swish"), source))
         _need(_same(_after(source, "FakeQuantize"), middle))
@@ -256,7 +262,7 @@ def _means(hidden: Any) -> tuple[Range, Any, Any]:
 def _squeeze(hidden: Any) -> _Squeeze:
     row_mean, mean, product = _means(hidden)
     reduce, reduce_bias, total = _dense(_after(mean, "Convolution"))
-    excite, excite_bias, scores = _dense(_after(_after(total, "Swish"), "Convolution"))
+    excite, excite_bias, scores = _dense(_after(_swish(_after(total, "Swish")), "Convolution"))
     gate = _after(_after(scores, "Sigmoid"), "FakeQuantize")
     _need(_same(_after(gate, "Multiply"), product))
     return _Squeeze(
@@ -291,10 +297,12 @@ def _block(depthwise_node: Any) -> _Block:
     _need(shape[1:3] == [1, 1] and shape[3] == shape[4] and shape[3] in (3, 5))
     _stride(depthwise)
     _padding(depthwise)
+    for edges in _range(middle):
+        _per_channel(edges, depthwise.channels)
     expansion = _expansion(middle)
     if expansion.kind != 0:
         _need(len(_consumers(middle)) == 1)
-    hidden = _after(_after(depthwise.result, "Swish"), "FakeQuantize")
+    hidden = _after(_swish(_after(depthwise.result, "Swish")), "FakeQuantize")
     squeeze = _squeeze(hidden)
     gated = _after(squeeze.product, "FakeQuantize")
     project = _convolution(_after(gated, "Convolution"))

@@ -139,6 +139,8 @@ typedef struct mfm_model_options {
                                   the SHA-256 of its bundle.json, which holds those of all files */
     mfm_log_callback log;      /* NULL: no log */
     void* log_user;
+    int32_t no_tiled; /* not 0: INT8 encoders run by OpenVINO's own kernels alone, not by ours where
+                         those are faster; the answers differ by rounding */
 } mfm_model_options;
 
 /* Open a bundle directory and verify every file of it. Graphs are compiled by the first run that

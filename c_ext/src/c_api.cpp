@@ -16,7 +16,7 @@ using namespace mammofm;
 
 struct mfm_model {
     mfm_model(Bundle bundle, int threads, const mfm_model_options& options)
-        : engine(std::move(bundle), threads),
+        : engine(std::move(bundle), threads, options.no_tiled == 0),
           notices(engine.bundle().notices()),
           log(options.log),
           log_user(options.log_user) {}

@@ -12,9 +12,9 @@
 #include "tiled_mbconv_kernel.hpp"
 #include "tiled_mbconv_op.hpp"
 
-OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>(
-    {std::make_shared<ov::OpExtension<mammofm::TiledAttention>>(),
-     std::make_shared<ov::OpExtension<mammofm::TiledMBConv>>()}));
+OPENVINO_CREATE_EXTENSIONS(
+    std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<mammofm::TiledAttention>>(),
+                                     std::make_shared<ov::OpExtension<mammofm::TiledMBConv>>()}));
 
 // The texts belong to the library and live as long as it is loaded.
 extern "C" {

@@ -46,6 +46,8 @@ class TiledAttention : public ov::op::Op {
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
     bool has_evaluate() const override;
 
+    const std::string& precision() const { return m_precision; }
+
   private:
     bool m_causal = false;
     std::int64_t m_window = -1;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <openvino/core/except.hpp>
+#include <utility>
 
 #include "instruction_set.hpp"
 #include "tiled_mbconv.hpp"
@@ -74,6 +75,18 @@ MbConvShape shape_of(const Attributes& attributes, const ov::Shape& x, bool plan
 }
 
 }  // namespace
+
+TiledMBConv::TiledMBConv(const ov::OutputVector& inputs, TiledMBConvAttributes attributes)
+    : Op(inputs),
+      m_expand(attributes.expand),
+      m_kernel(attributes.kernel),
+      m_stride(attributes.stride),
+      m_pads(std::move(attributes.pads)),
+      m_shortcut(attributes.shortcut),
+      m_emit_float(attributes.emit_float),
+      m_ranges(std::move(attributes.ranges)) {
+    constructor_validate_and_infer_types();
+}
 
 void TiledMBConv::check_attributes() const {
     NODE_VALIDATION_CHECK(this, m_expand == 0 || m_expand == 1 || m_expand == 3,
@@ -160,17 +173,9 @@ void TiledMBConv::validate_and_infer_types() {
 }
 
 std::shared_ptr<ov::Node> TiledMBConv::clone_with_new_inputs(const ov::OutputVector& inputs) const {
-    auto clone = std::make_shared<TiledMBConv>();
-    clone->m_expand = m_expand;
-    clone->m_kernel = m_kernel;
-    clone->m_stride = m_stride;
-    clone->m_pads = m_pads;
-    clone->m_shortcut = m_shortcut;
-    clone->m_emit_float = m_emit_float;
-    clone->m_ranges = m_ranges;
-    clone->set_arguments(inputs);
-    clone->validate_and_infer_types();
-    return clone;
+    return std::make_shared<TiledMBConv>(
+        inputs, TiledMBConvAttributes{m_expand, m_kernel, m_stride, m_pads, m_shortcut,
+                                      m_emit_float, m_ranges});
 }
 
 bool TiledMBConv::visit_attributes(ov::AttributeVisitor& visitor) {

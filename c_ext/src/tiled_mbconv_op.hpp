@@ -11,6 +11,14 @@ namespace mammofm {
 
 class MbConv;
 
+/// As TiledMBConv describes them.
+struct TiledMBConvAttributes {
+    std::int64_t expand = 1, kernel = 3, stride = 1;
+    std::vector<std::int64_t> pads;
+    bool shortcut = false, emit_float = false;
+    std::vector<float> ranges;
+};
+
 /// An inverted bottleneck in 8 bits: expand, swish, depthwise, swish, squeeze-excite, project and
 /// shortcut, with every tensor rounded where the graph that it stands for has a FakeQuantize.
 ///
@@ -44,6 +52,7 @@ class TiledMBConv : public ov::op::Op {
     OPENVINO_OP("TiledMBConv", "mammofm")
 
     TiledMBConv() = default;
+    TiledMBConv(const ov::OutputVector& inputs, TiledMBConvAttributes attributes);
 
     void validate_and_infer_types() override;
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override;

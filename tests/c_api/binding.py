@@ -27,7 +27,7 @@ ON_LOG = c.CFUNCTYPE(None, c.c_void_p, i32, text)
 class ModelOptions(c.Structure):
     _fields_ = [
         ("struct_size", size_t), ("threads", i32), ("bundle_sha256", text), ("log", ON_LOG),
-        ("log_user", c.c_void_p),
+        ("log_user", c.c_void_p), ("no_tiled", i32),
     ]  # fmt: skip
 
 

@@ -59,8 +59,8 @@ int available_cpus() {
     return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
 }
 
-Engine::Engine(Bundle bundle, int threads)
-    : bundle_(std::move(bundle)), threads_(threads), graphs_(bundle_, threads) {}
+Engine::Engine(Bundle bundle, int threads, bool tiled)
+    : bundle_(std::move(bundle)), threads_(threads), graphs_(bundle_, threads, tiled) {}
 
 /// Hold all graphs of the asked-for heads against the description, before any is run.
 void Engine::check_graphs(std::uint32_t heads, const Stages& stages) {
@@ -109,7 +109,6 @@ StudyResult Engine::run(const StudyInput& study, std::uint32_t heads, const Stag
     result.study_instance_uid = study.study_instance_uid;
     result.notices = bundle_.notices();
     result.notices.insert(result.notices.end(), prepared.notices.begin(), prepared.notices.end());
-    result.software = software();
     result.files = prepared.files;
     for (std::size_t view = 0; view < kViewNames.size(); ++view) {
         if (!prepared.usable[view]) {
@@ -123,6 +122,7 @@ StudyResult Engine::run(const StudyInput& study, std::uint32_t heads, const Stag
     }
     interpret(heads, prepared, found, result);
     result.recall = recall(result);
+    result.software = software(result);
     return result;
 }
 
@@ -353,9 +353,35 @@ std::optional<Recall> Engine::recall(const StudyResult& result) const {
     return recall;
 }
 
-SoftwareInfo Engine::software() const {
-    return {MAMMOFM_VERSION, openvino_version(), selected_instruction_set().name,
-            graphs_.cpu_name(), threads_};
+/// The graphs that the answers come from.
+std::set<std::string> Engine::files(const StudyResult& result) const {
+    std::set<std::string> files;
+    auto add = [&](bool answered, const auto& members) {
+        for (const auto& member : members) {
+            if (answered)
+                files.insert({bundle_.encoders.at(member.encoder).model, member.model});
+        }
+    };
+    add(result.diagnosis.has_value(), bundle_.diagnosis);
+    add(result.localization.has_value(), bundle_.localization);
+    add(result.prognosis.has_value(), bundle_.prognosis);
+    if (result.report)
+        files.insert({bundle_.encoders.at(bundle_.report->encoder).model, bundle_.report->fusion,
+                      bundle_.report->decoder});
+    return files;
+}
+
+SoftwareInfo Engine::software(const StudyResult& result) const {
+    const std::set<std::string> names = files(result);
+    SoftwareInfo info;
+    info.mammofm_lite = MAMMOFM_VERSION;
+    info.openvino = openvino_version();
+    info.instruction_set = selected_instruction_set().name;
+    info.attention = graphs_.attention(names);
+    info.cpu = graphs_.cpu_name();
+    info.threads = threads_;
+    info.kernels = graphs_.kernels(names);
+    return info;
 }
 
 }  // namespace mammofm

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct StudyInput {
 /// Not for use by two threads at once.
 class Engine {
   public:
-    Engine(Bundle bundle, int threads);
+    /// `tiled`: encoders by our kernels where those are faster than OpenVINO's.
+    Engine(Bundle bundle, int threads, bool tiled);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
@@ -54,7 +56,8 @@ class Engine {
     void interpret(std::uint32_t heads, const Prepared& prepared, Answers& found,
                    StudyResult& result) const;
     std::optional<Recall> recall(const StudyResult& result) const;
-    SoftwareInfo software() const;
+    std::set<std::string> files(const StudyResult& result) const;
+    SoftwareInfo software(const StudyResult& result) const;
 
     Bundle bundle_;
     int threads_;

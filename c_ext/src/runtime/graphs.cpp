@@ -6,15 +6,22 @@
 #include <cmath>
 #include <openvino/core/op_extension.hpp>
 
+#include "../attention_precision.hpp"
 #include "../instruction_set.hpp"
 #include "../tiled_attention_op.hpp"
+#include "../tiled_mbconv.hpp"
+#include "../tiled_mbconv_kernel.hpp"
+#include "../tiled_mbconv_op.hpp"
 #include "failure.hpp"
+#include "tiling.hpp"
 #include "views.hpp"
 
 namespace mammofm {
 namespace {
 
 constexpr char kDescription[] = "bundle.json: ";
+/// The kernels of TiledMBConv that are faster than OpenVINO's own; as _FAST_KERNEL of graphs.py.
+constexpr char kFastKernel[] = "avx512vnni";
 constexpr char kAnew[] = "; export the bundle anew";
 
 Port f32(const Sizes& shape) {
@@ -264,12 +271,17 @@ Tensors Graph::run(const Tensors& inputs) {
     return results;
 }
 
-GraphStore::GraphStore(const Bundle& bundle, int threads) : bundle_(bundle), threads_(threads) {
+GraphStore::GraphStore(const Bundle& bundle, int threads, bool tiled)
+    : bundle_(bundle), threads_(threads) {
     check_openvino(bundle);
     const InstructionSet& selected = selected_instruction_set();
     if (!selected.error.empty())
         throw Failure(MFM_ERROR_KERNEL, selected.error);
+    if (!attention_precision_error().empty())
+        throw Failure(MFM_ERROR_KERNEL, attention_precision_error());
+    tiled_ = tiled && std::string(selected_mbconv_kernel().name) == kFastKernel;
     core_.add_extension(std::make_shared<ov::OpExtension<TiledAttention>>());
+    core_.add_extension(std::make_shared<ov::OpExtension<TiledMBConv>>());
     cpu_name_ = stripped(core_.get_property("CPU", ov::device::full_name));
     contracts_ = graph_contracts(bundle);
 }
@@ -305,6 +317,9 @@ ov::CompiledModel GraphStore::compile(const std::string& name, const Stages& sta
     ov::CompiledModel compiled = stages.stage("compile", name, [&] {
         const std::shared_ptr<ov::Model> graph = model(name);
         return loading(name, [&] {
+            if (tiled_)
+                tile(*graph);
+            ours_[name] = ours_of(*graph);
             // Without the precision hint, CPUs with bfloat16 units would round activations and the
             // numbers of one bundle would differ from machine to machine.
             return core_.compile_model(
@@ -316,6 +331,46 @@ ov::CompiledModel GraphStore::compile(const std::string& name, const Stages& sta
     models_.erase(name);  // the compiled one lives on without it
     stages.log(MFM_LOG_INFO, "compiled " + name);
     return compiled;
+}
+
+GraphStore::Ours GraphStore::ours_of(const ov::Model& model) {
+    Ours ours;
+    std::size_t attentions = 0, blocks = 0;
+    for (const auto& op : model.get_ops()) {
+        if (const auto attention = ov::as_type_ptr<TiledAttention>(op)) {
+            ours.attention.insert(attention_runs_int8(attention->precision()) ? kInt8 : kFloat32);
+            ++attentions;
+        }
+        blocks += ov::is_type<TiledMBConv>(op) ? 1 : 0;
+    }
+    auto note = [&](const char* op, const std::string& kernel, std::size_t count) {
+        if (count > 0)
+            ours.kernels += (ours.kernels.empty() ? "" : ", ") + std::string(op) + " (" + kernel +
+                            ") x " + std::to_string(count);
+    };
+    note("TiledAttention", selected_instruction_set().name, attentions);
+    note("TiledMBConv", selected_mbconv_kernel().name, blocks);
+    return ours;
+}
+
+std::string GraphStore::attention(const std::set<std::string>& names) const {
+    std::set<std::string> found;
+    for (const std::string& name : names) {
+        auto ours = ours_.find(name);
+        if (ours != ours_.end())
+            found.insert(ours->second.attention.begin(), ours->second.attention.end());
+    }
+    return found.empty() ? "none" : found.count(kInt8) > 0 ? kInt8 : kFloat32;
+}
+
+std::map<std::string, std::string> GraphStore::kernels(const std::set<std::string>& names) const {
+    std::map<std::string, std::string> found;
+    for (const std::string& name : names) {
+        auto ours = ours_.find(name);
+        if (ours != ours_.end() && !ours->second.kernels.empty())
+            found[name] = ours->second.kernels;
+    }
+    return found;
 }
 
 std::string openvino_version() {

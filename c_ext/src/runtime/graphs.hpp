@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <openvino/openvino.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,7 @@ class Graph {
 
 class GraphStore {
   public:
-    GraphStore(const Bundle& bundle, int threads);
+    GraphStore(const Bundle& bundle, int threads, bool tiled);
 
     const std::string& cpu_name() const { return cpu_name_; }
     /// The graph of file `name`, compiled if this is its first use.
@@ -65,15 +66,30 @@ class GraphStore {
     void check(const std::string& name);
     std::shared_ptr<ov::Model> model(const std::string& name);
     ov::CompiledModel compile(const std::string& name, const Stages& stages);
+    /// What our attention computes in, in those of the graphs `names` that are compiled: "int8" if
+    /// any does, else "float32"; "none" if they have none.
+    std::string attention(const std::set<std::string>& names) const;
+    /// Operations of ours in those of the graphs `names` that are compiled, by file: with which
+    /// kernels, how often.
+    std::map<std::string, std::string> kernels(const std::set<std::string>& names) const;
 
   private:
+    /// What a compiled graph holds of ours.
+    struct Ours {
+        std::set<std::string> attention;  // precisions
+        std::string kernels;
+    };
+    static Ours ours_of(const ov::Model& model);
+
     const Bundle& bundle_;
     int threads_;
+    bool tiled_;
     ov::Core core_;
     std::string cpu_name_;
     std::map<std::string, Contract> contracts_;
     std::map<std::string, std::shared_ptr<ov::Model>> models_;
     std::map<std::string, bool> checked_;
+    std::map<std::string, Ours> ours_;
     std::map<std::string, std::unique_ptr<Graph>> graphs_;
 };
 

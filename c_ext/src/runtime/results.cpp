@@ -102,8 +102,14 @@ class ResultWriter {
             text("mammofm_lite", result_.software.mammofm_lite);
             text("openvino", result_.software.openvino);
             text("instruction_set", result_.software.instruction_set);
+            text("attention", result_.software.attention);
             text("cpu", result_.software.cpu);
             integer("threads", result_.software.threads);
+            out_.key("kernels");
+            object([&] {
+                for (const auto& [name, kernels] : result_.software.kernels)
+                    text(name.c_str(), kernels);
+            });
         });
     }
 

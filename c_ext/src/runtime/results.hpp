@@ -14,7 +14,7 @@
 
 namespace mammofm {
 
-constexpr const char* kResultSchemaVersion = "1.2";
+constexpr const char* kResultSchemaVersion = "1.3";
 
 /// One label's answer for a view, a breast or the study.
 struct LabelScore {
@@ -122,8 +122,9 @@ struct Recall {
 };
 
 struct SoftwareInfo {
-    std::string mammofm_lite, openvino, instruction_set, cpu;
-    int threads;
+    std::string mammofm_lite, openvino, instruction_set, attention, cpu;
+    int threads = 0;
+    std::map<std::string, std::string> kernels;  // by file
 };
 
 struct StudyResult {

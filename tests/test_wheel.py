@@ -57,9 +57,14 @@ def test_what_is_inside(wheel: Path) -> None:
         "mammofm_lite/bundles/demo.mfm/bundle.json",
         "mammofm_lite/export/recipes/full-synthetic.toml",
         "mammofm_lite/quant/__init__.py",
+        "mammofm_lite/lib/libmammofm_openvino.so",
+        "mammofm_lite/lib/libmammofm.so",
+        "mammofm_lite/include/mammofm.h",
+        "mammofm_lite/cmake/mammofmConfig.cmake",
+        "mammofm_lite/writers/assets/page.css",
     ):
         assert name in names
-    assert any(name.endswith(".so") for name in names)
+    assert any(name.endswith("licences/nlohmann-json.txt") for name in names)
     tops = {name.split("/")[0] for name in names}
     assert all(top.startswith("mammofm_lite") for top in tops), tops
     assert wheel.name.startswith("mammofm_lite-")

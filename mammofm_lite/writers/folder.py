@@ -63,7 +63,7 @@ class ResultFolder:
         self._taken = claim_folder(folder, _NAMES, force)
         self._folder = folder
         self._kinds = kinds
-        self._pictures: dict[str, Picture] = {}
+        self._pictures: dict[ViewName, Picture] = {}
         self._origins: Mapping[ViewName, Origin] | None = None
 
     def take_study(self, study: Study) -> None:
@@ -86,7 +86,7 @@ class ResultFolder:
         """
         if _PICTURED.intersection(self._kinds):
             deviations = instance.deviations + prepared.deviations
-            self._pictures[instance.sop_instance_uid] = _picture(instance, stored, deviations)
+            self._pictures[instance.view] = _picture(instance, stored, deviations)
 
     def write(
         self,
@@ -161,21 +161,20 @@ class ResultFolder:
 
     def _picture(self, instance: Instance, info: ViewInfo) -> Picture:
         """Kept until the page is written, if there is one."""
-        uid = instance.sop_instance_uid
-        picture = self._pictures.pop(uid, None)
+        picture = self._pictures.pop(instance.view, None)
         if picture is None:
             picture = _picture(instance, read_pixels(instance), info.deviations)
         if "html" in self._kinds:
-            self._pictures[uid] = picture
+            self._pictures[instance.view] = picture
         return picture
 
     def _write_page(self, result: StudyResult, study: Study, bundle: Bundle) -> None:
-        views = {info.view: study.views[info.view] for info in result.views}
+        views = [info.view for info in result.views]
         page = html_page(
             result,
             bundle,
-            {view: self._pictures.pop(one.sop_instance_uid) for view, one in views.items()},
-            {view: one.patient_orientation for view, one in views.items()},
+            {view: self._pictures.pop(view) for view in views},
+            {view: study.views[view].patient_orientation for view in views},
         )
         write_atomically(self._folder / "result.html", page)
 

@@ -35,6 +35,7 @@ from ._html_views import Picture, colours, view_grid
 from ._markdown import markdown
 from ._markup import Markup, Shown, Value, data_table, element, joined
 from ._meaning import label_title, plain_label
+from .text import machine, study_uid
 
 __all__ = ["MODEL_CARD", "Picture", "html_page"]
 
@@ -149,7 +150,7 @@ def _header(result: StudyResult) -> Markup:
                 "p",
                 {},
                 f"Read by {model.name} {model.version} with mammofm-lite {software.mammofm_lite}. "
-                f"Study {result.study_instance_uid}",
+                f"Study {study_uid(result)}",
             ),
         ),
         element("nav", {"aria-label": "Sections"}, navigation),
@@ -351,7 +352,7 @@ def _model(result: StudyResult) -> Markup:
         ("Weights", f"{weights}; licence {model.weights_licence}"),
         ("Precision", model.precision),
         ("Software", f"mammofm-lite {software.mammofm_lite}, OpenVINO {software.openvino}"),
-        ("Machine", f"{software.cpu}, {software.threads} threads, {software.instruction_set}"),
+        ("Machine", machine(software)),
     ]
     facts += [(f"{label_title(name)} head", outcome_text(x)) for name, x in result.heads.items()]
     shown = (element("div", {}, element("dt", {}, k), element("dd", {}, v)) for k, v in facts)

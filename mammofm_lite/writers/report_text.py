@@ -13,7 +13,7 @@ from ..results import LabelScore, Mark, ReportResult, StudyResult
 from ..views import Laterality, ViewName, laterality
 from ._hanging import HANGING
 from ._meaning import label_title, marks_meaning, plain_label, risk_meaning
-from .text import count_reasons, operating_points
+from .text import count_reasons, operating_points, study_uid
 
 __all__ = ["report_text"]
 
@@ -74,7 +74,7 @@ def _said(name: str, text: str) -> Iterator[str]:
 
 def _exam(result: StudyResult) -> Iterator[str]:
     used = sum(item.used for item in result.files)
-    yield from _said("Study", result.study_instance_uid)
+    yield from _said("Study", study_uid(result))
     yield from _said("Files", f"{len(result.files)} seen, {used} used")
     for reason, count in count_reasons(result).items():
         yield from _said("", f"{count} not used: {reason}")

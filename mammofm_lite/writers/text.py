@@ -10,13 +10,14 @@ from ..results import (
     LocalizationResult,
     PrognosisResult,
     ReportResult,
+    SoftwareInfo,
     StudyResult,
 )
 from ..views import Laterality, laterality
 from ._hanging import HANGING
 from ._meaning import plain_label
 
-__all__ = ["count_reasons", "header", "operating_points", "summary"]
+__all__ = ["count_reasons", "header", "machine", "operating_points", "study_uid", "summary"]
 
 _NAMES: Final = 12  # width of the names on the left
 _COLUMN: Final = 16
@@ -41,10 +42,15 @@ def _line(name: str, text: str) -> str:
     return f"{name:<{_NAMES}} {text}".rstrip()
 
 
+def study_uid(result: StudyResult | AskResult) -> str:
+    """The study's UID; of one of arrays it may be unknown."""
+    return result.study_instance_uid or "without a UID"
+
+
 def header(result: StudyResult | AskResult) -> Iterator[str]:
     """Which study, views and files, which model, on which machine."""
     model, software = result.model, result.software
-    yield _line("Study", result.study_instance_uid)
+    yield _line("Study", study_uid(result))
     views = {info.view for info in result.views}
     missing = [view for view in HANGING if view in result.missing_views]
     yield _line("Views", "  ".join(view for view in HANGING if view in views))
@@ -60,13 +66,15 @@ def header(result: StudyResult | AskResult) -> Iterator[str]:
     yield _line(
         "Model", f"{model.name} {model.version} ({model.precision}, sha256 {model.sha256[:12]})"
     )
+    yield _line("Machine", f"{machine(software)}, OpenVINO {software.openvino}")
+
+
+def machine(software: SoftwareInfo) -> str:
+    """CPU, threads, and what our kernels run."""
     kernels = software.instruction_set
     if software.attention == "int8":
         kernels += ", attention in INT8"
-    yield _line(
-        "Machine",
-        f"{software.cpu}, {software.threads} threads, {kernels}, OpenVINO {software.openvino}",
-    )
+    return f"{software.cpu}, {software.threads} threads, {kernels}"
 
 
 def count_reasons(result: StudyResult | AskResult) -> Mapping[str, int]:

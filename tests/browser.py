@@ -150,9 +150,10 @@ class Browser:
             raise RuntimeError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
-    def press(self, key: str, text: str | None = None) -> None:
+    def press(self, key: str) -> None:
         """A key down and up in what has the focus."""
-        letters = {"text": text if text is not None else key} if len(key) == 1 else {}
+        typed = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        letters = {"text": typed} if typed else {}
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}
         code = {"windowsVirtualKeyCode": codes[key]} if key in codes else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **letters, **code)

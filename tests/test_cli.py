@@ -71,7 +71,13 @@ def test_four_heads_answer_in_words(answered: Path) -> None:
     for words in ("malignancy ", "density ", "mass ", "risk ", "BI-RADS ", "Suggestion "):
         assert f"\n{words}" in summary
     report = (answered / "result.txt").read_text()
-    for words in ("EXAM", "BREAST COMPOSITION", "FINDINGS: RIGHT BREAST", "IMPRESSION", "LIMITS"):
+    for words in (
+        "EXAM",
+        "BREAST COMPOSITION",
+        "FINDINGS: RIGHT BREAST",
+        "IMPRESSION, BY THE MODEL",
+        "LIMITS",
+    ):
         assert f"\n{words}\n" in report
     for text in (summary, report):
         assert "Not a medical device" in text

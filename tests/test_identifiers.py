@@ -98,10 +98,10 @@ def test_what_infer_prints(study: Path, options: tuple[str, ...]) -> None:
 
 def test_what_infer_writes(study: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    kinds = "json,text,png,heat"
+    kinds = "json,text,png,heat,html"
     printed_nothing(run("infer", study, "-q", "-o", output, "--write", kinds), 0)
     written = sorted(output.iterdir())
-    assert len(written) == 2 + 4 + 4
+    assert len(written) == 3 + 4 + 4
     for path in written:
         clean(path.name.encode())
         clean(path.read_bytes())

@@ -283,6 +283,7 @@ class _View:
         return element(
             "g",
             {"class": "scale"},
+            element("path", {"class": "halo", "d": line}),
             element("path", {"d": line}),
             element("text", {**text, "text-anchor": "middle"}, f"{length_mm} mm"),
         )

@@ -5,6 +5,7 @@ as the model's estimate; then limits. What a head did not answer is said where i
 """
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,7 +14,7 @@ from ..results import LabelScore, Mark, ReportResult, StudyResult
 from ..views import Laterality, ViewName, laterality
 from ._hanging import HANGING
 from ._meaning import label_title, marks_meaning, plain_label, risk_meaning
-from .text import count_reasons, operating_points, study_uid
+from .text import operating_points, study_uid
 
 __all__ = ["report_text"]
 
@@ -36,7 +37,7 @@ def report_text(result: StudyResult) -> str:
         *(_block(f"FINDINGS: {name.upper()}", _side(result, side, section))
           for side, name, section in _SIDES),
         _block("RISK", _risk(result)),
-        _block("IMPRESSION", _impression(result)),
+        _block("IMPRESSION, BY THE MODEL", _impression(result)),
         _block("LIMITS", _limits(result)),
     ]  # fmt: skip
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
@@ -76,8 +77,9 @@ def _exam(result: StudyResult) -> Iterator[str]:
     used = sum(item.used for item in result.files)
     yield from _said("Study", study_uid(result))
     yield from _said("Files", f"{len(result.files)} seen, {used} used")
-    for reason, count in count_reasons(result).items():
-        yield from _said("", f"{count} not used: {reason}")
+    refused = Counter(item.detail for item in result.files if not item.used)
+    for detail, count in refused.most_common():
+        yield from _said("", f"{count} not used: {detail}")
     yield from _said("Comparison", "None. No earlier examination and no history was read.")
 
 
@@ -194,9 +196,9 @@ def _impression(result: StudyResult) -> Iterator[str]:
     else:
         category = answer.report.birads_estimate
         estimate = "left open, because views are missing" if category is None else category
-        yield from _said("BI-RADS", f"{estimate} (the model's estimate, not an assessment)")
+        yield from _said("BI-RADS", f"{estimate} (an estimate, not an assessment)")
         advice = _section(answer, "management") or plain_label(answer.report.management)
-        yield from _said("Recommendation", f"{advice} (the model's)")
+        yield from _said("Recommendation", advice)
     yield from _said("Suggestion", _suggestion(result))
     for index, flag in enumerate(answer.flags if answer else ()):
         yield from _said("" if index else "Heads disagree", f"{flag.detail}.")

@@ -17,7 +17,7 @@ from ..views import Laterality, laterality
 from ._hanging import HANGING
 from ._meaning import plain_label
 
-__all__ = ["count_reasons", "header", "machine", "operating_points", "study_uid", "summary"]
+__all__ = ["header", "machine", "operating_points", "study_uid", "summary"]
 
 _NAMES: Final = 12  # width of the names on the left
 _COLUMN: Final = 16
@@ -57,7 +57,7 @@ def header(result: StudyResult | AskResult) -> Iterator[str]:
     if missing:
         yield _line("! Missing", f"{'  '.join(missing)}: nothing is said of what they would show")
     used = sum(decision.used for decision in result.files)
-    reasons = [f"{count} {reason}" for reason, count in count_reasons(result).items()]
+    reasons = [f"{count} {reason}" for reason, count in _reasons(result).items()]
     not_used = f"; not used: {', '.join(reasons)}" if reasons else ""
     yield _line("Files", f"{len(result.files)} seen, {used} used{not_used}")
     for info in result.views:
@@ -77,8 +77,7 @@ def machine(software: SoftwareInfo) -> str:
     return f"{software.cpu}, {software.threads} threads, {kernels}"
 
 
-def count_reasons(result: StudyResult | AskResult) -> Mapping[str, int]:
-    """Why files were not used, in words, and how many."""
+def _reasons(result: StudyResult | AskResult) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for decision in result.files:
         if not decision.used:

@@ -55,7 +55,8 @@
       const length = mm * this.perMm, gap = 10 * pixel, tick = 5 * pixel;
       const left = this.outwards < 0 ? x + gap : x + width - gap - length;
       const bottom = y + height - gap;
-      scale.querySelector("path").setAttribute("d", `M${left} ${bottom - tick}v${tick}h${length}v${-tick}`);
+      const line = `M${left} ${bottom - tick}v${tick}h${length}v${-tick}`;
+      all("path", scale).forEach((path) => path.setAttribute("d", line));
       const text = scale.querySelector("text");
       text.setAttribute("x", left + length / 2);
       text.setAttribute("y", bottom - tick * 1.6);

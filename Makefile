@@ -36,7 +36,7 @@ $(VENV)/.lint: pyproject.toml $(PINS) | $(BIN)/python
 demo: $(VENV)/.runtime ## make a synthetic study, run the four heads of the demo bundle on it, show the results
 	$(BIN)/mammofm-lite phantom demo-study --seed 23 --force
 	$(BIN)/mammofm-lite infer demo-study -o demo-out --write json,text,png,html --force
-	@echo; ls -1 demo-out
+	@echo; ls -1 demo-out; echo 'open demo-out/result.html in a browser'
 
 test: $(VENV)/.develop ## install what the tests need, run them all
 	$(BIN)/python -m pytest

@@ -11,8 +11,10 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,26 @@ class Browser:
             if event.get("method") == "Network.requestWillBeSent"
         ]
         return [url for url in urls if not url.startswith("data:")]
+
+
+def main() -> None:
+    """``python tests/browser.py PAGE.html PICTURE.png``: how the page looks at first."""
+    from PIL import Image
+
+    page, picture = (Path(argument).resolve() for argument in sys.argv[1:])
+    path = find_browser()
+    if path is None:
+        sys.exit("no Chromium found: apt-get install chromium, or set MAMMOFM_BROWSER")
+    browser = Browser(path)
+    try:
+        browser.open(page, 1440, 1120)
+        clip = {"x": 0, "y": 0, "width": 1440, "height": 1330, "scale": 1}
+        shown = browser.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        shot = Image.open(BytesIO(base64.b64decode(shown["data"]))).convert("RGB")
+        shot.quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+    finally:
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -32,8 +32,8 @@ def summary(result: StudyResult) -> str:
     First what the study is and lacks, then a column each for the study and both breasts, then what
     is suggested. `report_text.report_text` has the report in full.
     """
-    lines = [*header(result), "", *_Table(result).lines(), *_risk(result), *_report(result)]
-    lines += [*_unanswered(result), "", *_decision(result)]
+    lines = [*header(result), "", *_Table(result).lines(), *_unanswered(result), ""]
+    lines += _decision(result)
     lines += [f"! {notice}" for notice in result.notices]
     return "\n".join(lines) + "\n"
 
@@ -55,7 +55,7 @@ def header(result: StudyResult | AskResult) -> Iterator[str]:
     missing = [view for view in HANGING if view in result.missing_views]
     yield _line("Views", "  ".join(view for view in HANGING if view in views))
     if missing:
-        yield _line("! Missing", f"{'  '.join(missing)}: nothing is said of what they would show")
+        yield _line("! Missing", f"{'  '.join(missing)}  (nothing is said of a missing view)")
     used = sum(decision.used for decision in result.files)
     reasons = [f"{count} {reason}" for reason, count in _reasons(result).items()]
     not_used = f"; not used: {', '.join(reasons)}" if reasons else ""
@@ -90,17 +90,19 @@ def _reasons(result: StudyResult | AskResult) -> Mapping[str, int]:
 
 
 class _Table:
-    """A column each for the study and the breasts, a row for every label of every head."""
+    """A column each for the study and the breasts, a row for every label; then risk and report."""
 
     def __init__(self, result: StudyResult) -> None:
         shown = {laterality(info.view) for info in result.views}
         self._sides = [side for side in _SIDES if side in shown]
         self._diagnosis, self._localization = result.diagnosis, result.localization
+        self._prognosis, self._report = result.prognosis, result.report
 
     def lines(self) -> Iterator[str]:
         rows = [*self._scores(), *self._marks()]
         if rows:
             rows.insert(0, ("", ["study", *(_SIDES[side] for side in self._sides)], ""))
+        rows += [*_risk(self._prognosis), *_report(self._report)]
         width = max((_NAMES, *(len(name) for name, _, _ in rows)))
         for name, cells, note in rows:
             columns = "".join(f"{cell:<{_COLUMN}}" for cell in cells)
@@ -141,22 +143,17 @@ def operating_points(answer: LocalizationResult) -> str:
 # -------------------- below it
 
 
-def _risk(result: StudyResult) -> Iterator[str]:
-    if result.prognosis:
-        yield _line("risk", _risks(result.prognosis))
+def _risk(answer: PrognosisResult | None) -> Iterator[_Row]:
+    if answer:
+        yield "risk", [], "   ".join(f"{item.year} y: {item.risk:.3f}" for item in answer.years)
 
 
-def _risks(answer: PrognosisResult) -> str:
-    years = "  ".join(f"{item.year}: {item.risk:.3f}" for item in answer.years)
-    return f"{years}  within so many years"
-
-
-def _report(result: StudyResult) -> Iterator[str]:
-    if result.report:
-        report = result.report.report
+def _report(answer: ReportResult | None) -> Iterator[_Row]:
+    if answer:
+        report = answer.report
         estimate = report.birads_estimate or "left open, views are missing"
-        composition = f"composition {report.composition}"
-        yield _line("BI-RADS", f"{estimate} (the model's estimate); {composition}")
+        told = f"{estimate} (the model's estimate); composition {report.composition}"
+        yield "BI-RADS", [], told
 
 
 def _unanswered(result: StudyResult) -> Iterator[str]:

@@ -83,7 +83,7 @@ def test_the_summary_says_what_is_missing(answered: Any) -> None:
     assert "NO ANSWER" not in summary(answered.result)
     partly = summary(without(answered.result, "L-CC", "R-MLO"))
     assert "Views        R-CC  L-MLO\n" in partly
-    assert "! Missing    L-CC  R-MLO: nothing is said of what they would show\n" in partly
+    assert "! Missing    L-CC  R-MLO  (nothing is said of a missing view)\n" in partly
     one_side = summary(without(answered.result, "L-CC", "L-MLO"))
     assert "right breast" in one_side
     assert "left breast" not in one_side.split("Suggestion")[0]

@@ -75,7 +75,7 @@ def orientation(
     hung, mirrored = ("P", "A") if side == "R" else ("A", "P")
     inside, outside = ("L", "R") if side == "R" else ("R", "L")
     top, bottom = ("H", "F") if projection(view) == "MLO" else (outside, inside)
-    flip_x = {hung: False, mirrored: True}.get(across)
+    flip_x = {hung: False, mirrored: True}.get(across[0])
     flip_y = {bottom: False, top: True}.get(down[0])
     if flip_x is None or flip_y is None:
         return False, False, False

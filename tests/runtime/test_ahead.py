@@ -281,17 +281,17 @@ def test_an_error_of_who_takes_pixels_comes_out(study: Study) -> None:
 def test_pictures_are_the_same_and_nothing_is_decoded_again(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = ("json", "png", "heat")
+    kinds = ("json", "png", "heat", "html")
     anew, kept = (ResultFolder(tmp_path / name, kinds, False) for name in ("anew", "kept"))
     model = Model.load(threads=2)
     result = model.infer(study, take_pixels=kept.take_pixels)
-    anew.write(result, study, StageReporter(None))
+    anew.write(result, study, StageReporter(None), bundle=model.bundle)
     monkeypatch.setattr(
         "mammofm_lite.writers.folder.read_pixels", lambda *_: pytest.fail("decoded again")
     )
-    kept.write(result, study, StageReporter(None))
+    kept.write(result, study, StageReporter(None), bundle=model.bundle)
     names = sorted(path.name for path in (tmp_path / "anew").iterdir())
-    assert len(names) == 9
+    assert len(names) == 10
     for name in names:
         assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
 

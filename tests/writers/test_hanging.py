@@ -27,6 +27,7 @@ from mammofm_lite.writers._hanging import HANGING, hang, orientation
         ("L-MLO", ("A", "FR"), (False, False, True)),
         ("L-MLO", ("A", "HL"), (False, True, True)),
         ("L-MLO", ("P", "F"), (True, False, True)),
+        ("R-MLO", ("PL", "FL"), (False, False, True)),  # the first letter is the main direction
         ("L-CC", ("F", "A"), (False, False, False)),  # turned by a quarter
         ("L-CC", None, (False, False, False)),
     ],

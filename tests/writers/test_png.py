@@ -63,6 +63,14 @@ def test_a_png_is_read_back_exactly(rgb: npt.NDArray[np.uint8]) -> None:
         np.testing.assert_array_equal(np.asarray(picture), rgb)
 
 
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 20))))
+@settings(max_examples=60, deadline=None)
+def test_a_grey_png_is_read_back_exactly(grey: npt.NDArray[np.uint8]) -> None:
+    with Image.open(BytesIO(encode_png(grey))) as picture:
+        assert picture.mode == "L"
+        np.testing.assert_array_equal(np.asarray(picture), grey)
+
+
 def test_the_same_picture_gives_the_same_bytes() -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     assert encode_png(rgb) == encode_png(np.asfortranarray(rgb))

@@ -205,12 +205,22 @@ def _implant_displaced(dataset: "Dataset") -> bool:
 
 
 def _voi_tables(dataset: "Dataset") -> tuple["Dataset", ...]:
-    """Items with what a presentation state needs of them (PS3.3 C.11.8), in explicit VRs."""
+    """Descriptor and data of every table (PS3.3 C.11.8), in explicit VRs and little endian."""
+    from pydicom.dataset import Dataset
     from pydicom.filewriter import correct_ambiguous_vr
 
-    correct_ambiguous_vr(dataset, is_little_endian=bool(dataset.original_encoding[1]))
-    return tuple(
-        item
-        for item in dataset.get("VOILUTSequence") or ()
-        if "LUTDescriptor" in item and "LUTData" in item
-    )
+    little = bool(dataset.original_encoding[1])
+    correct_ambiguous_vr(dataset, is_little_endian=little)
+    tables = []
+    for item in dataset.get("VOILUTSequence") or ():
+        if "LUTDescriptor" not in item or "LUTData" not in item:
+            continue
+        table = Dataset()
+        table.add(item["LUTDescriptor"])
+        table.add_new("LUTData", item["LUTData"].VR, item.LUTData)
+        if isinstance(item.LUTData, bytes) and not little:
+            words = item.LUTData
+            pairs = zip(words[1::2], words[::2], strict=True)
+            table.LUTData = bytes(byte for pair in pairs for byte in pair)
+        tables.append(table)
+    return tuple(tables)

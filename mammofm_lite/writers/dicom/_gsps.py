@@ -85,9 +85,7 @@ def _voi(image: Image) -> "Dataset | None":
 
     item = Dataset()
     if image.origin.voi_tables:
-        source, table = image.origin.voi_tables[0], Dataset()
-        table.LUTDescriptor, table.LUTData = source["LUTDescriptor"], source["LUTData"]
-        item.VOILUTSequence = [table]
+        item.VOILUTSequence = [image.origin.voi_tables[0]]
         return item
     voi = image.instance.voi
     if not voi.windows or voi.function is None:

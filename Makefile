@@ -45,7 +45,7 @@ test: $(VENV)/.develop ## install what the tests need, run them all
 validate: $(VENV)/.develop ## hold DICOM results of every kind against the public validators
 	$(BIN)/python tests/validate/run.py $(VALIDATE)
 
-VALIDATORS := dicom3tools dcmtk pixelmed-apps default-jre-headless orthanc
+VALIDATORS := dicom3tools dcmtk pixelmed-apps default-jdk-headless orthanc
 validate-tools: ## install the programs that make validate asks (Debian 12, needs root)
 	apt-get install --yes --no-install-recommends $(VALIDATORS)
 

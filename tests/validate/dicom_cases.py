@@ -65,13 +65,13 @@ class Answered:
 
 
 def phantom(
-    folder: Path, lesions: int = 1, views: tuple[str, ...] = STANDARD_VIEWS
+    folder: Path, lesions: int = 1, views: tuple[str, ...] = STANDARD_VIEWS, seed: int = 5
 ) -> PhantomTruth:
     """A coarse phantom with a patient's attributes; other views than `views` are taken away."""
     options = PhantomOptions(
         rows=230, columns=190, pixel_spacing_mm=1.0, lesions=lesions, prevalence=1.0
     )
-    truth = write_phantom(folder, seed=5, options=options)
+    truth = write_phantom(folder, seed=seed, options=options)
     for view in STANDARD_VIEWS:
         path = folder / f"{view}.dcm"
         if view not in views:
@@ -273,7 +273,7 @@ def no_detection(folder: Path) -> Answered:
 
 def other_labels(folder: Path) -> Answered:
     """Labels that no table knows, long and in other scripts; MONOCHROME1 with a shutter."""
-    truth = phantom(folder, 1)
+    truth = phantom(folder, 1, seed=6)
     for view in STANDARD_VIEWS:
         edit(
             folder,

@@ -93,7 +93,8 @@ def validate(cases: list[str], present: set[str], scratch: Path, verdicts: Verdi
         if name in present:
             verdicts.add(name, f"{len(objects)} objects", send(objects, scratch))
     if "pixelmed" in present:
-        each_file("pixelmed", tools.pixelmed, reports, verdicts)
+        for path, complaints in tools.pixelmed(reports).items():
+            verdicts.add("pixelmed", f"{path.parent.name}/{path.name}", complaints)
 
 
 def main() -> int:
@@ -113,7 +114,7 @@ def main() -> int:
         f"{time.monotonic() - begin:.0f} s"
     )
     for tool, need in missing.items():
-        print(f"NOT CHECKED with {tool.name}: {need} is missing (apt-get install {tool.package})")
+        print(f"NOT CHECKED with {tool.name}: {need} is missing (apt-get install {tool.packages})")
     return int(bool(verdicts.failed or (missing and not chosen.allow_missing)))
 
 

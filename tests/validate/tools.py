@@ -29,10 +29,10 @@ PROGRAM_S = 600
 
 @dataclass(frozen=True)
 class Tool:
-    """A program, and the Debian package that has it."""
+    """A program, and the Debian packages that have it."""
 
     name: str
-    package: str
+    packages: str
     needs: tuple[str, ...]
 
     @property
@@ -48,7 +48,7 @@ TOOLS = (
     Tool("dciodvfy", "dicom3tools", ("dciodvfy",)),
     Tool("dsrdump", "dcmtk", ("dsrdump",)),
     Tool("dcmp2pgm", "dcmtk", ("dcmp2pgm",)),
-    Tool("pixelmed", "pixelmed-apps", ("java", str(PIXELMED))),
+    Tool("pixelmed", "pixelmed-apps default-jdk-headless", ("javac", str(PIXELMED))),
     Tool("storescp", "dcmtk", ("storescu", "storescp")),
     Tool("Orthanc", "orthanc", ("storescu", "Orthanc")),
 )
@@ -110,15 +110,20 @@ def dsrdump(path: Path) -> list[str]:
     return found or ([f"exit status {status}"] if status else [])
 
 
-def pixelmed(path: Path) -> list[str]:
+def pixelmed(paths: list[Path]) -> dict[Path, list[str]]:
     """Every row of the template, and codes by context group (DicomSRValidator)."""
-    checks = ("-checkcontentitemorder", "-checktemplateid")
-    main = "com.pixelmed.validate.DicomSRValidator"
-    status, text = run("java", *JAVA_LIMITS, "-cp", PIXELMED, main, *checks, path)
-    found = _complaints(text, ("Error", "Warning"), PIXELMED_KNOWN)
-    if "Root Template Validation Complete" not in text or status:
-        found.append("the validator did not end well: " + " ".join(text.split())[-300:])
-    return found
+    driver = Path(__file__).parent / "SrValidator.java"
+    _, text = run("java", *JAVA_LIMITS, "-cp", PIXELMED, driver, *paths)
+    parts = dict(part.split("\n", 1) for part in text.split("FILE ")[1:])
+    verdicts = {}
+    for path in paths:
+        said = parts.get(str(path), text)
+        verdicts[path] = _complaints(said, ("Error", "Warning"), PIXELMED_KNOWN)
+        if "Root Template Validation Complete" not in said or "IOD validation complete" not in said:
+            verdicts[path].append(
+                f"the validator did not end well: {' '.join(said.split())[-300:]}"
+            )
+    return verdicts
 
 
 def dcmp2pgm(state: Path, image: Path, scratch: Path) -> list[str]:

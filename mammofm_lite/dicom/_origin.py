@@ -27,28 +27,32 @@ PATIENT_IDENTITY: Final = (
 )  # fmt: skip
 """Attributes that say who the patient is; files of one study must not contradict each other."""
 
-_UID: Final = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
-_DATE: Final = re.compile(r"\d{8}")
-_TIME: Final = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
+# What a value must look like to be written again (PS3.5 6.2).
+_UID: Final = re.compile(r"(?=.{1,64}$)[0-2](\.(0|[1-9]\d*))+")
+_DATE: Final = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _SEX: Final = re.compile(r"[MFO]")
 _DIRECTION: Final = re.compile(r"[APRLHF]{1,3}")
-_ANY: Final = re.compile(r"[^\x00-\x08\x0b-\x1f\\]*", re.DOTALL)
+_LONG: Final = re.compile(r"[^\x00-\x1f\\]{0,64}")
+_SHORT: Final = re.compile(r"[^\x00-\x1f\\]{0,16}")
+_NAME: Final = re.compile(r"[^\x00-\x1f\\=]{0,64}(=[^\x00-\x1f\\=]{0,64}){0,2}")
 
-# Modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1), and what a value must look like.
+# Modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1).
 _MODULES: Final[Mapping[str, re.Pattern[str]]] = {
-    "PatientName": _ANY,
-    "PatientID": _ANY,
-    "IssuerOfPatientID": _ANY,
+    "PatientName": _NAME,
+    "PatientID": _LONG,
+    "IssuerOfPatientID": _LONG,
     "PatientBirthDate": _DATE,
     "PatientSex": _SEX,
     "StudyInstanceUID": _UID,
     "StudyDate": _DATE,
     "StudyTime": _TIME,
-    "ReferringPhysicianName": _ANY,
-    "StudyID": _ANY,
-    "AccessionNumber": _ANY,
-    "StudyDescription": _ANY,
+    "ReferringPhysicianName": _NAME,
+    "StudyID": _SHORT,
+    "AccessionNumber": _SHORT,
+    "StudyDescription": _LONG,
 }
+_NEVER_LEFT_OUT: Final = ("PatientName", "PatientID", "IssuerOfPatientID")
 _IMAGE: Final[Mapping[str, re.Pattern[str]]] = {
     "SOPClassUID": _UID,
     "SeriesInstanceUID": _UID,
@@ -70,7 +74,8 @@ class Origin:
     ----------
     patient_and_study
         Attributes of the modules Patient and General Study by keyword, as text; ``""`` where the
-        file has none or a malformed date, time or code.
+        file has none or what it has may not be written: malformed, or too long. A name or
+        number of the patient is never left out so.
     sop_class_uid, series_instance_uid
         Of the image.
     content_date, content_time
@@ -102,9 +107,9 @@ def read_origin(instance: Instance) -> Origin:
     Raises
     ------
     StudyError
-        The file changed, does not say its series, or names the patient in a character set that
-        cannot be read: a garbled name in a result could be taken for another patient's. Or there is
-        none, for the study is one of arrays.
+        The file changed, does not say its series, or names the patient in a form that may not be
+        written or a character set that cannot be read: a shortened or garbled name in a result
+        could be taken for another patient's. Or there is none, for the study is one of arrays.
     """
     if isinstance(instance.pixels, GivenPixels):
         raise StudyError(
@@ -174,7 +179,7 @@ def _text(dataset: "Dataset", keyword: str, form: re.Pattern[str]) -> str:
     one = not isinstance(value, list | tuple) and not hasattr(value, "append")
     if one and form.fullmatch(text):
         return text
-    if form is _ANY:
+    if keyword in _NEVER_LEFT_OUT:
         raise StudyError(f"its {keyword} is malformed")
     return ""
 

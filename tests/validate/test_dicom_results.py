@@ -343,6 +343,58 @@ def test_a_name_that_cannot_be_read_is_refused(
     no_secrets(error)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientID", "9" * 65),
+        ("PatientID", "PID\n4711"),
+        ("PatientName", "A" * 65),
+        ("PatientName", "A=B=C=D"),
+        ("PatientID", ["4711", "4712"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_patient_who_cannot_be_written_is_refused(
+    plain: cases.Answered, keyword: str, value: Any
+) -> None:
+    for view in plain.study.views:
+        _edit_unchecked(plain.folder / f"{view}.dcm", **{keyword: value})
+    with pytest.raises(StudyError, match=f"its {keyword} is malformed") as error:
+        read_origins(read_study(plain.folder))
+    no_secrets(error)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("AccessionNumber", "9" * 17),
+        ("StudyID", "9" * 17),
+        ("StudyDescription", "9" * 65),
+        ("StudyDate", "20261399"),
+        ("StudyTime", "250000"),
+        ("PatientBirthDate", "1960"),
+        ("PatientSex", "female"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_may_not_be_written_is_left_out(
+    plain: cases.Answered, keyword: str, value: str
+) -> None:
+    for view in plain.study.views:
+        _edit_unchecked(plain.folder / f"{view}.dcm", **{keyword: value})
+    study = read_study(plain.folder)
+    (dataset,) = objects(Case.of(plain.result, study, read_origins(study)), ("cad-sr",)).values()
+    assert not dataset.get(keyword)
+
+
+def _edit_unchecked(path: Path, **changes: Any) -> None:
+    dataset = pydicom.dcmread(path)
+    for keyword, value in changes.items():
+        setattr(dataset, keyword, value)
+    with pydicom.config.disable_value_validation():
+        dataset.save_as(path)
+
+
 def test_a_file_that_changed_is_refused(plain: cases.Answered) -> None:
     cases.edit(plain.folder, "L-CC", PatientName="Ander^Eva")
     with pytest.raises(StudyError, match="the file was changed while the study was read") as error:

@@ -191,7 +191,8 @@ def _notice(case: Case, marks: list[TrackedMark]) -> "Dataset":
     from pydicom.dataset import Dataset
 
     item = Dataset()
-    lines = (*case.statements(), _searched(case, marks))
+    first, *others = case.statements()
+    lines = (first, _searched(case, marks), *others)  # what may be cut off comes last
     item.UnformattedTextValue = "\r\n".join(lines)[:_MAX_ST]
     item.BoundingBoxAnnotationUnits = "DISPLAY"
     item.BoundingBoxTopLeftHandCorner = [0.0, 0.0]

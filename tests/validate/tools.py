@@ -24,7 +24,7 @@ JAVA_LIMITS = (
     "-Xss512m",
 )
 ORTHANC_STARTS_S = 60
-PROGRAM_S = 600
+PROGRAM_S = 3600  # the machine may be busy with other things
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """``make validate``: DICOM results of every kind, held by the public validators and by our checks.
 
-``python tests/validate/run.py [--allow-missing] [--only CASE] [--tool PROGRAM]``. What is missing
-is named with the Debian packages that have it; the exit status is 1 then too, unless it is allowed.
-Known complaints of the validators that are no defects stand in ``tools.py``, each with its reason.
+``python tests/validate/run.py [--allow-missing] [--only CASE] [--tool PROGRAM]...``. What is
+missing is named with the Debian packages that have it; the exit status is 1 then too, unless it is
+allowed. Known complaints of the validators that are no defects stand in ``tools.py``, each with its
+reason.
 """
 
 import argparse
@@ -101,9 +102,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--allow-missing", action="store_true", help="skip what is not installed")
     parser.add_argument("--only", choices=sorted(dicom_cases.KINDS), help="one case")
-    parser.add_argument("--tool", choices=[each.name for each in tools.TOOLS], help="one program")
+    names = [tool.name for tool in tools.TOOLS]
+    parser.add_argument("--tool", action="append", choices=names, help="only these programs")
     chosen = parser.parse_args()
-    asked = [tool for tool in tools.TOOLS if chosen.tool in (None, tool.name)]
+    asked = [tool for tool in tools.TOOLS if tool.name in (chosen.tool or names)]
     missing = {tool: tool.missing for tool in asked if tool.missing}
     present = {tool.name for tool in asked} - {tool.name for tool in missing}
     verdicts = Verdicts()

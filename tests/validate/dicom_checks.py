@@ -221,6 +221,9 @@ def check_measurements(dataset: Dataset, answered: Answered) -> None:
     result = answered.result
     groups = [item for item in tree(dataset) if concept(item) == "125007"]
     outlined = [each for each in groups if any(concept(c) == "111030" for c in children_of(each))]
+    for group in groups:
+        (template,) = group.ContentTemplateSequence
+        assert template.TemplateIdentifier == ("1410" if group in outlined else "1501")
     marks = marks_of_result(result)
     assert len(outlined) == len(marks)
     for group, mark in zip(outlined, marks, strict=True):

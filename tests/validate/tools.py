@@ -77,10 +77,12 @@ DCIODVFY_KNOWN = (
     "Unrecognized defined term <99MAMMOFMLITE>",
 )
 # TID 1500's rows for evaluations of any name are parameters, which the validator does not fill in;
-# the template may be extended. And its own template has two blanks in this name.
+# the template may be extended. It tries a group with an outline (TID 1410) as one without, too; our
+# own checks look at the group's template. And its own template has two blanks in the last name.
 PIXELMED_KNOWN = (
     '/CONTAINER (125007,DCM,"Measurement Group")/CODE (',
     '/CONTAINER (125007,DCM,"Measurement Group")/TEXT (',
+    "template ID encoded in first row container 1410 does not match expected template ID 1501",
     '("Failed Detections") than code meaning in template concept name ("Failed  Detections")',
 )
 DSRDUMP_KNOWN = (

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := constraints.txt
 NATIVE := $(shell find c_ext -type f)
 
-.PHONY: always help demo test validate validate-tools bench train-demo lint format wheel clean
+.PHONY: always help demo test validate validate-tools bench train-demo sanitize lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -68,6 +68,11 @@ HOURS := 2.2
 DEMO_MODEL := build/demo-model
 train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two hours on two cores, or a GPU
 	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS)
+
+# FUZZ_SECONDS of every fuzz; a crash leaves its input in /dev/shm/mammofm-fuzz-*/last-input.
+FUZZ_SECONDS := 60
+sanitize: $(VENV)/.develop ## the C library under address, undefined-behaviour and thread sanitizers, and fuzzed
+	PATH=$(abspath $(BIN)):$$PATH bash c_ext/fuzz/sanitize.sh $(FUZZ_SECONDS)
 
 lint: $(VENV)/.runtime $(VENV)/.lint ## ruff, mypy, clang-format: the checks a change must pass
 	$(BIN)/ruff check .

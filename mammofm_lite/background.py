@@ -19,6 +19,7 @@ __all__ = [
     "RectangularShutter",
     "background_masks",
     "filled",
+    "hidden_pixels",
 ]
 
 StoredImage = npt.NDArray[np.integer[Any]]
@@ -152,11 +153,20 @@ def background_masks(stored: StoredImage, background: Background) -> dict[str, F
     masks: dict[str, Flags] = {}
     if background.padding is not None:
         masks[PADDING_MASKED] = _between(stored, background.padding)
-    if background.shutters:
-        shapes = [shutter.visible(*stored.shape) for shutter in background.shutters]
-        hidden = ~np.logical_and.reduce(shapes)
+    hidden = hidden_pixels(stored.shape, background)
+    if hidden is not None:
         masks[SHUTTER_MASKED] = hidden & ~masks.get(PADDING_MASKED, np.False_)
     return masks
+
+
+def hidden_pixels(shape: tuple[int, ...], background: Background) -> Flags | None:
+    """What any of the shutters covers, bool [rows, columns]; ``None`` where there is no shutter."""
+    if not background.shutters:
+        return None
+    rows, columns = shape
+    shapes = [each.visible(rows, columns) for each in background.shutters]
+    hidden: Flags = ~np.logical_and.reduce(shapes)
+    return hidden
 
 
 def _between(stored: StoredImage, padding: PixelPadding) -> Flags:

@@ -6,7 +6,8 @@ numbers therefore covers exactly the pixels ``image[y1:y2, x1:x2]``. This is the
 PS3.3 C.18.6 (Graphic Data of spatial coordinates, relative to the image).
 
 The crop of the reference may keep several runs of rows or columns and glue them, so the way from a
-prepared pixel to an original one is piecewise linear, with a jump at every seam.
+prepared pixel to an original one is piecewise linear, with a jump at every seam. It is written in
+C++ (``c_ext/src/runtime/geometry.cpp``), once for this runtime and for ``libmammofm``.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from . import _native_pixels as native
 from ._jsonread import Fields
 from .errors import StudyError, UsageError
 
@@ -29,8 +31,10 @@ _Edge = Literal["point", "low", "high"]
 
 # A box edge this near a whole pixel lies on it: above the rounding of float32 boxes.
 _TOUCH_PX: Final = 1e-3
-# How near a seam a coordinate may come and still lie on it; for points, float64 rounding only.
-_SEAM_SHIFT_PX: Final[Mapping[_Edge, float]] = {"point": 1e-9, "low": _TOUCH_PX, "high": -_TOUCH_PX}
+# As `native.along_axis` numbers them: on a seam a point and the low edge of a box belong to the run
+# above it, the high edge to the run below it.
+_EDGES: Final[Mapping[_Edge, int]] = {"point": 0, "low": 1, "high": 2}
+_TO_MODEL: Final = -1
 
 
 @dataclass(frozen=True)
@@ -41,39 +45,13 @@ class _Axis:
     model_size: int
     mirrored: bool
 
-    @cached_property
-    def starts(self) -> Floats:
-        return np.array([start for start, _ in self.runs], dtype=np.float64)
-
-    @cached_property
-    def offsets(self) -> Floats:
-        """Where each run begins in the glued crop; one more entry for its end."""
-        lengths = [stop - start for start, stop in self.runs]
-        return np.concatenate(([0.0], np.cumsum(lengths, dtype=np.float64)))
-
     def to_original(self, model: Floats, edge: _Edge) -> Floats:
-        """The original coordinate; outside the crop the first or last run is prolonged.
-
-        On a seam a point and the low edge of a box belong to the run above it, the high edge to
-        the run below it.
-        """
-        glued = (self.model_size - model if self.mirrored else model) * self._pixels_per_model_pixel
-        side: Literal["left", "right"] = "left" if edge == "high" else "right"
-        run = np.searchsorted(self.offsets[1:-1], glued + _SEAM_SHIFT_PX[edge], side=side)
-        return self.starts[run] + (glued - self.offsets[run])
-
-    @cached_property
-    def _pixels_per_model_pixel(self) -> float:
-        return float(self.offsets[-1]) / self.model_size
+        """The original coordinate; outside the crop the first or last run is prolonged."""
+        return native.along_axis(self.runs, self.model_size, self.mirrored, _EDGES[edge], model)
 
     def to_model(self, original: Floats) -> Floats:
         """The prepared coordinate; all of a gap between two runs falls on their seam."""
-        run = np.maximum(np.searchsorted(self.starts, original, side="right") - 1, 0)
-        glued = self.offsets[run] + (original - self.starts[run])
-        inner = run < len(self.runs) - 1
-        glued = np.where(inner, np.minimum(glued, self.offsets[run + 1]), glued)
-        model = glued / self._pixels_per_model_pixel
-        return self.model_size - model if self.mirrored else model
+        return native.along_axis(self.runs, self.model_size, self.mirrored, _TO_MODEL, original)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .errors import KernelError
 
 __all__ = [
     "attention_precision",
+    "compiled_library",
     "embedding_folder",
     "extension_path",
     "instruction_set",
@@ -83,7 +84,7 @@ def instruction_set() -> str:
         The extension is missing or cannot be loaded, or ``MAMMOFM_ISA`` holds a name that the build
         does not know or that this CPU lacks.
     """
-    library = _library()
+    library = compiled_library()
     error: bytes | None = library.mammofm_instruction_set_error()
     if error is not None:
         raise KernelError(error.decode())
@@ -135,13 +136,19 @@ def supported_instruction_sets() -> tuple[str, ...]:
     KernelError
         The extension is missing or cannot be loaded.
     """
-    names: bytes = _library().mammofm_supported_instruction_sets()
+    names: bytes = compiled_library().mammofm_supported_instruction_sets()
     return tuple(names.decode().split(","))
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    """The extension with its C functions declared."""
+def compiled_library() -> ctypes.CDLL:
+    """The extension with its C functions declared.
+
+    Raises
+    ------
+    KernelError
+        It is missing or cannot be loaded.
+    """
     # The extension links libopenvino, which importing the Python package loads. Not at the top:
     # _openvino itself needs extension_path.
     from . import _openvino  # noqa: F401

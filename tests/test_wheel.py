@@ -55,6 +55,10 @@ def test_what_is_inside(wheel: Path) -> None:
         "mammofm_lite/schema/ask-1.schema.json",
         "mammofm_lite/schema/result-1.schema.json",
         "mammofm_lite/bundles/demo.mfm/bundle.json",
+        "mammofm_lite/cmake/mammofmConfig.cmake",
+        "mammofm_lite/include/mammofm.h",
+        "mammofm_lite/lib/libmammofm.so",
+        "mammofm_lite/lib/libmammofm_openvino.so",
         "mammofm_lite/export/recipes/full-synthetic.toml",
         "mammofm_lite/quant/__init__.py",
         "mammofm_lite/lib/libmammofm_openvino.so",
@@ -89,6 +93,36 @@ def test_it_answers_a_study(clean: Path, tmp_path: Path) -> None:
     assert "\nSuggestion " in printed
     assert (tmp_path / "out" / "result.json").is_file()
     assert (tmp_path / "out" / "result.html").is_file()  # its style and script were installed too
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+from mammofm_lite import ArrayView, Model, array_study
+from mammofm_lite.dicom import read_pixels, read_study
+folder = Path(sys.argv[1])
+views = []
+for view, instance in read_study(folder / "study").views.items():
+    pixels, spacing = read_pixels(instance), instance.pixel_spacing_mm
+    views.append(ArrayView(pixels, view, pixel_spacing_mm=spacing))
+    (folder / view).write_bytes(pixels.tobytes())
+    rows, columns = pixels.shape
+    print(f"{view}:{rows}:{columns}:MONOCHROME2:{spacing[0]!r}:{spacing[1]!r}:{folder / view}")
+(folder / "python.json").write_text(Model.load().infer(array_study(views)).to_json_text())
+"""
+
+
+def test_a_c_program_answers_as_python_does(clean: Path, tmp_path: Path) -> None:
+    """Plain gcc against the installed wheel; then no Python is there."""
+    command = clean / "mammofm-lite"
+    run(command, "phantom", tmp_path / "study", "--seed", "6", cwd=tmp_path)
+    views = run(clean / "python", "-c", PREPARE, tmp_path, cwd=tmp_path).split()
+    source = ROOT / "c_ext" / "examples" / "analyse.c"
+    flags = run(command, "config", "--cflags", "--libs", cwd=tmp_path).split()
+    run("gcc", "-std=c99", source, *flags, "-o", tmp_path / "analyse", cwd=tmp_path)
+    bundle = run(command, "config", "--bundle", cwd=tmp_path).strip()
+    found = run(tmp_path / "analyse", bundle, *views, cwd=tmp_path)
+    assert found == (tmp_path / "python.json").read_text()
 
 
 def test_export_says_what_it_needs(clean: Path, tmp_path: Path) -> None:

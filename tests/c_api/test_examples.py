@@ -63,6 +63,33 @@ def test_c(tmp_path: Path, phantom: list[ArrayView]) -> None:
     assert found == Model.load().infer(study).to_json_text()
 
 
+SHIPPED = (
+    "libopenvino.so.2641",
+    "libopenvino_intel_cpu_plugin.so",
+    "libopenvino_ir_frontend.so.2641",
+    "libtbb.so.12",
+)
+
+
+def test_what_an_integrator_must_ship(tmp_path: Path, phantom: list[ArrayView]) -> None:
+    """Five libraries in the program's own folder, and nothing of a Python installation."""
+    ours = embedding_folder() / "lib" / "libmammofm.so"
+    theirs = [embedding_folder().parent / "openvino" / "libs" / name for name in SHIPPED]
+    for file in (ours, *theirs):
+        shutil.copy(file, tmp_path)
+    include = f"-I{embedding_folder() / 'include'}"
+    run("gcc", "-std=c99", include, EXAMPLES / "analyse.c", f"-L{tmp_path}",
+        "-Wl,-rpath,$ORIGIN", "-lmammofm", "-o", tmp_path / "analyse", cwd=tmp_path)  # fmt: skip
+    (path, *_) = raw(phantom, tmp_path)
+    rows, columns = phantom[0].pixels.shape
+    view = f"L-CC:{rows}:{columns}:MONOCHROME2:0:0:{path}"
+    assert run(tmp_path / "analyse", demo_bundle_path(), view, cwd=tmp_path) == one_view(phantom)
+    table = (EXAMPLES.parents[1] / "CAPI.md").read_text()
+    for file in (ours, *theirs):
+        size = f"{file.stat().st_size / 1e6:.1f}"
+        assert f"| `{file.name}` | {size} |" in table, size
+
+
 def one_view(phantom: list[ArrayView]) -> str:
     view = ArrayView(phantom[0].pixels, "L-CC")
     return Model.load().infer(array_study([view])).to_json_text()

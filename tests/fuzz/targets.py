@@ -5,6 +5,7 @@ comes out, a crash, a hang or too much memory, is a defect.
 """
 
 import atexit
+import ctypes
 import importlib.util
 import io
 import json
@@ -29,6 +30,7 @@ from mammofm_lite.contract import graph_contracts
 from mammofm_lite.dicom import read_pixels, read_study
 from mammofm_lite.errors import BundleError, StudyError
 from mammofm_lite.grammar import Grammar
+from mammofm_lite.native import embedding_folder
 from mammofm_lite.views import STANDARD_VIEWS
 
 __all__ = ["SCRATCH", "TARGETS", "Mutation", "mutate", "random_mutations"]
@@ -302,6 +304,30 @@ def open_a_bundle(data: bytes) -> str:
     return _expecting_bundle_error(lambda: graph_contracts(Bundle.open(folder)))
 
 
+def open_a_bundle_in_c(data: bytes) -> str:
+    """The C library says one line or opens, and opens nothing that Python refuses."""
+    python = open_a_bundle(data)
+    library, handle = _c_library(), ctypes.c_void_p()
+    path = str(_small_bundle()).encode()
+    status = library.mfm_model_open(path, None, ctypes.byref(handle))
+    library.mfm_model_destroy(handle)
+    if status == 0:
+        assert python == "accepted"
+        return "accepted"
+    assert status == 4, status
+    line = library.mfm_last_error().decode()
+    assert len(line) < 600, line
+    assert line.isprintable(), line
+    return "refused"
+
+
+@cache
+def _c_library() -> Any:
+    library = ctypes.CDLL(str(embedding_folder() / "lib" / "libmammofm.so"))
+    library.mfm_last_error.restype = ctypes.c_char_p
+    return library
+
+
 def _expecting_bundle_error(work: Callable[[], Any]) -> str:
     try:
         work()
@@ -413,6 +439,7 @@ TARGETS: dict[str, Target] = {
     "study": (study_seeds, read_a_study),
     "codestream": (code_stream_seeds, read_a_code_stream),
     "bundle": (bundle_seeds, open_a_bundle),
+    "c bundle": (bundle_seeds, open_a_bundle_in_c),
     "grammar": (grammar_seeds, speak_a_grammar),
     "tokenizer": (tokenizer_seeds, read_a_tokenizer),
     "graph": (graph_seeds, run_a_graph),

@@ -79,6 +79,12 @@ def test_descriptions(which: int, mutations: list[Any]) -> None:
 
 
 @given(st.integers(0, 1), MUTATIONS)
+@settings(max_examples=200, deadline=None)
+def test_descriptions_in_c(which: int, mutations: list[Any]) -> None:
+    survives("c bundle", which, mutations)
+
+
+@given(st.integers(0, 1), MUTATIONS)
 @settings(max_examples=300, deadline=None)
 def test_grammars(which: int, mutations: list[Any]) -> None:
     survives("grammar", which, mutations)

@@ -5,52 +5,50 @@
 namespace mammofm {
 namespace {
 
-// How near a seam an edge of a box may come and still lie on it: above the rounding of float32.
+// A box edge this near a seam lies on it: above the rounding of float32 boxes. For points, the
+// rounding of float64 only.
 constexpr double kTouchPx = 1e-3;
+constexpr double kPointShiftPx = 1e-9;
 
-enum class Edge { low, high };
-
-struct Axis {
-    const Runs& runs;
-    std::int64_t model_size;
-    bool mirrored;
-
-    double to_original(double model, Edge edge) const {
-        double glued = (mirrored ? static_cast<double>(model_size) - model : model) * scale();
-        double at = glued + (edge == Edge::low ? kTouchPx : -kTouchPx);
-        std::size_t run = 0;
-        double offset = 0;
-        // On a seam a low edge belongs to the run above it, a high edge to the run below it.
-        while (run + 1 < runs.size()) {
-            double next = offset + length(run);
-            bool beyond = edge == Edge::low ? next <= at : next < at;
-            if (!beyond)
-                break;
-            offset = next;
-            ++run;
-        }
-        return static_cast<double>(runs[run].first) + (glued - offset);
-    }
-
-    double length(std::size_t run) const {
-        return static_cast<double>(runs[run].second - runs[run].first);
-    }
-
-    double scale() const {
-        double total = 0;
-        for (std::size_t run = 0; run < runs.size(); ++run)
-            total += length(run);
-        return total / static_cast<double>(model_size);
-    }
-};
+double seam_shift(Edge edge) {
+    return edge == Edge::point ? kPointShiftPx : edge == Edge::low ? kTouchPx : -kTouchPx;
+}
 
 }  // namespace
+
+Axis::Axis(const Runs& runs, std::int64_t model_size, bool mirrored)
+    : runs_(runs), offsets_{0}, model_size_(static_cast<double>(model_size)), mirrored_(mirrored) {
+    for (auto [start, stop] : runs)
+        offsets_.push_back(offsets_.back() + static_cast<double>(stop - start));
+    pixels_per_model_pixel_ = offsets_.back() / model_size_;
+}
+
+double Axis::to_original(double model, Edge edge) const {
+    const double glued = (mirrored_ ? model_size_ - model : model) * pixels_per_model_pixel_;
+    const double at = glued + seam_shift(edge);
+    const auto first = offsets_.begin() + 1, last = offsets_.end() - 1;  // the seams
+    const auto seam =
+        edge == Edge::high ? std::lower_bound(first, last, at) : std::upper_bound(first, last, at);
+    const auto run = static_cast<std::size_t>(seam - first);
+    return static_cast<double>(runs_[run].first) + (glued - offsets_[run]);
+}
+
+double Axis::to_model(double original) const {
+    std::size_t run = 0;
+    while (run + 1 < runs_.size() && static_cast<double>(runs_[run + 1].first) <= original)
+        ++run;
+    double glued = offsets_[run] + (original - static_cast<double>(runs_[run].first));
+    if (run + 1 < runs_.size())
+        glued = std::min(glued, offsets_[run + 1]);
+    const double model = glued / pixels_per_model_pixel_;
+    return mirrored_ ? model_size_ - model : model;
+}
 
 Box Geometry::box_to_original(const Box& box) const {
     auto [x1, y1, x2, y2] = box;
     if (mirrored)
         std::swap(x1, x2);
-    const Axis x{column_runs, model_width, mirrored}, y{row_runs, model_height, false};
+    const Axis x(column_runs, model_width, mirrored), y(row_runs, model_height, false);
     return {x.to_original(x1, Edge::low), y.to_original(y1, Edge::low),
             x.to_original(x2, Edge::high), y.to_original(y2, Edge::high)};
 }

@@ -304,7 +304,7 @@ Walk Language::read(const std::string& text) const {
                 trail.pop_back();
             continue;
         }
-        const Edge& edge = edges_[step.state][step.next_edge++];
+        const Arc& edge = edges_[step.state][step.next_edge++];
         if (left-- == 0)
             fail_bundle("the report grammar is too ambiguous to read a report by it");
         if (text.compare(step.at, edge.text.size(), edge.text) != 0)
@@ -371,7 +371,7 @@ TokenAutomaton Language::automaton(const Tokenizer& tokenizer) const {
     automaton.jumps_.resize(edges_.size());
     automaton.last_ = last_;
     for (std::size_t state = 0; state < edges_.size(); ++state) {
-        for (const Edge& edge : edges_[state]) {
+        for (const Arc& edge : edges_[state]) {
             const std::vector<Token> tokens = tokenizer.encode(edge.text);
             if (tokens.empty()) {
                 automaton.jumps_[state].push_back(edge.end);

@@ -64,7 +64,7 @@ struct Action {
     std::string name, value;  // field and value, section and title, or kind of finding
 };
 
-struct Edge {
+struct Arc {
     std::string text;  // may be empty
     std::size_t action;
     std::size_t end;
@@ -115,7 +115,7 @@ class Language {
     Walk replay(const std::string& text,
                 const std::vector<std::pair<std::size_t, std::size_t>>& trail) const;
 
-    std::vector<std::vector<Edge>> edges_;  // per state, in the order in which they are tried
+    std::vector<std::vector<Arc>> edges_;  // per state, in the order in which they are tried
     std::vector<Action> actions_;
     std::size_t last_ = 0;
 };

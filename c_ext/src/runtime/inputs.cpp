@@ -53,7 +53,7 @@ StoredPixels read_pixels(const mfm_view& view, const std::string& where) {
             view.rows,
             view.columns,
             stride,
-            view.bits_allocated == 16,
+            view.bits_allocated / 8,
             view.is_signed == 1};
 }
 

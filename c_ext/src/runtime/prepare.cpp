@@ -15,6 +15,8 @@ namespace {
 constexpr std::int64_t kMinInsidePx = 8;  // nothing smaller is a mammogram
 constexpr double kLeastShown = 0.01;      // part of the image that padding and shutter must leave
 
+constexpr std::int64_t kLargestTable = 1 << 16;
+
 using Flags = std::vector<std::uint8_t>;
 
 template <typename T>
@@ -249,20 +251,29 @@ Shown shown_of(const Inside& inside, const Stretch& stretch) {
     return {others.low, others.high, applied, stretch.falling() ? others.high : others.low};
 }
 
+/// The level of every value, unless they are too many.
+std::vector<std::uint8_t> level_table(const GreyScale& scale, const Shown& shown) {
+    const std::int64_t count = std::int64_t{shown.most} - shown.least + 1;
+    if (count > kLargestTable)
+        return {};
+    std::vector<std::uint8_t> table(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < table.size(); ++i)
+        table[i] = scale.level(shown.least + static_cast<std::int32_t>(i));
+    return table;
+}
+
 GreyImage grey_levels(const Inside& inside, const Shown& shown, const Stretch& stretch) {
     const GreyScale scale = grey_scale(shown.least, shown.most, stretch);
-    std::vector<std::uint8_t> levels(
-        static_cast<std::size_t>(std::int64_t{shown.most} - shown.least) + 1);
-    for (std::size_t i = 0; i < levels.size(); ++i)
-        levels[i] = scale.level(shown.least + static_cast<std::int32_t>(i));
+    const std::vector<std::uint8_t> table = level_table(scale, shown);
     const bool masked = shown.applied[1] || shown.applied[2];
     GreyImage grey(inside.rows(), inside.columns());
     inside.each_row([&](std::int64_t y, auto& values, const Flags& covered) {
         std::uint8_t* out = grey.row(y);
         for (std::size_t x = 0; x < values.size(); ++x) {
             bool dark = masked && shown.applied[covered[x]];
-            out[x] =
-                levels[static_cast<std::size_t>((dark ? shown.darkest : values[x]) - shown.least)];
+            const std::int32_t value = dark ? shown.darkest : values[x];
+            out[x] = table.empty() ? scale.level(value)
+                                   : table[static_cast<std::size_t>(value - shown.least)];
         }
     });
     return grey;
@@ -392,9 +403,11 @@ void mirror(GreyImage& image) {
 void StoredPixels::row(std::int64_t index, std::int64_t start, std::int64_t stop,
                        std::int32_t* out) const {
     const std::uint8_t* from = data + static_cast<std::size_t>(index) * stride_bytes +
-                               static_cast<std::size_t>(start) * (wide ? 2 : 1);
+                               static_cast<std::size_t>(start) * static_cast<std::size_t>(bytes);
     const std::int64_t count = stop - start;
-    if (wide)
+    if (bytes == 4)
+        load<std::int32_t>(from, count, out);
+    else if (bytes == 2)
         is_signed ? load<std::int16_t>(from, count, out) : load<std::uint16_t>(from, count, out);
     else
         is_signed ? load<std::int8_t>(from, count, out) : load<std::uint8_t>(from, count, out);
@@ -414,6 +427,12 @@ std::pair<std::int32_t, std::int32_t> StoredPixels::extremes() const {
     return {low, high};
 }
 
+std::pair<Runs, Runs> crop_runs(const GreyImage& grey, int background_threshold) {
+    const Runs columns = kept_runs(columns_that_vary(grey, background_threshold));
+    const GreyImage cut = glued(grey, {{0, grey.rows}}, columns);
+    return {kept_runs(rows_that_vary(cut, background_threshold)), columns};
+}
+
 PreparedView prepare_view(const ViewInput& input, const PreprocessingSpec& spec) {
     check_image(input, spec.border_px);
     const Stretch stretch{input.rescale_slope, input.rescale_intercept,
@@ -421,11 +440,9 @@ PreparedView prepare_view(const ViewInput& input, const PreprocessingSpec& spec)
     const Inside inside(input, spec.border_px);
     const Shown shown = shown_of(inside, stretch);
     const GreyImage grey = grey_levels(inside, shown, stretch);
-    const Runs columns = kept_runs(columns_that_vary(grey, spec.background_threshold));
-    const GreyImage cut = glued(grey, {{0, grey.rows}}, columns);
-    const Runs rows = kept_runs(rows_that_vary(cut, spec.background_threshold));
+    const auto [rows, columns] = crop_runs(grey, spec.background_threshold);
     PreparedView view;
-    view.image = resize_area(glued(cut, rows, {{0, cut.columns}}), spec.height, spec.width);
+    view.image = resize_area(glued(grey, rows, columns), spec.height, spec.width);
     auto [low, high] = std::minmax_element(view.image.pixels.begin(), view.image.pixels.end());
     if (*low == *high)  // the encoder would divide by zero
         fail_study("the prepared view is constant; the image shows nothing to analyse");

@@ -25,12 +25,12 @@ struct PreprocessingSpec {
     bool mirror_right;         // right breasts are flipped left to right
 };
 
-/// Stored pixels of any of the four kinds, read row by row.
+/// Stored pixels, integers of 8, 16 or 32 bits, read row by row.
 struct StoredPixels {
     const std::uint8_t* data;
     std::int64_t rows, columns;
     std::size_t stride_bytes;
-    bool wide;  // 16 bits instead of 8
+    int bytes;  // of one pixel: 1, 2 or 4 (then signed)
     bool is_signed;
 
     /// Columns `start` to `stop` of a row as integers.
@@ -58,6 +58,9 @@ struct PreparedView {
     Geometry geometry;
     std::vector<std::string> deviations;
 };
+
+/// Rows and columns that the reference keeps of a picture, in this order.
+std::pair<Runs, Runs> crop_runs(const GreyImage& grey, int background_threshold);
 
 /// Raises MFM_ERROR_STUDY where the image makes no picture.
 PreparedView prepare_view(const ViewInput& input, const PreprocessingSpec& spec);

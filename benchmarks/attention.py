@@ -1,9 +1,17 @@
-"""TiledAttention beside OpenVINO's and torch's scaled dot product attention, float32, on this CPU.
+"""TiledAttention beside OpenVINO's and torch's scaled dot product attention on this CPU.
 
-Run ``python benchmarks/attention.py [--threads N] [--repeats N]`` where the package is installed
-with its ``export`` extra. All three run in one process on the same arrays and take turns, so that
-another load of the machine hits them alike. Times are medians of one call in milliseconds, inputs
-in place, compilation excluded. Outputs are compared after the timing.
+Run ``python benchmarks/attention.py [--threads N ...] [--repeats N]`` where the package is installed
+with its ``export`` extra. All run in one process on the same arrays and take turns, forwards and
+backwards, so that another load of the machine hits them alike. Times are medians of one call in
+milliseconds, inputs in place, compilation excluded. The peers get a window as the mask that says
+the same.
+
+``gain`` is the better peer's time over ours. ``error`` is that of the INT8 kernel against float64, as
+lengths of vectors, on normal random numbers: the hardest case, for nothing in them is alike. Few
+queries run in float32 whatever is asked for.
+
+The second table shows whether time follows what is not masked: pairs of query and key that are
+seen, and time, both as shares of those without a mask.
 """
 
 import argparse
@@ -11,6 +19,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,71 +31,156 @@ from openvino.utils.node_factory import NodeFactory
 from torch.nn import functional
 
 from mammofm_lite._openvino import OPENVINO_VERSION, cpu_properties, make_core, ov
-from mammofm_lite.native import extension_path, instruction_set
+from mammofm_lite.native import attention_precision, extension_path, instruction_set
 
 HEADS: Final = 8
 DEPTH: Final = 64
-LENGTHS: Final = ((1392, 1392), (5568, 5568), (1, 5568), (1, 256))  # queries, keys
 TOLERANCE: Final = 1e-5
+FEW: Final = 32  # fewer queries run in float32
 
 Arrays = list[np.ndarray]
 Call = Callable[[], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Shape:
+    """One line: queries, keys, how far a query sees (-1: all), share of keys that are shown."""
+
+    queries: int
+    keys: int
+    window: int = -1
+    shown: float = 1.0
+
+    def __str__(self) -> str:
+        window = f", window {self.window}" if self.window >= 0 else ""
+        shown = f", {self.shown:.0%} of keys" if self.shown < 1 else ""
+        return f"{self.queries} x {self.keys}{window}{shown}"
+
+    def seen(self) -> np.ndarray:
+        """bool ``[queries, keys]``; shown keys come first."""
+        at = np.arange(self.queries)[:, None] + self.keys - self.queries
+        distance = np.abs(at - np.arange(self.keys))
+        near = distance <= (self.window if self.window >= 0 else self.keys + self.queries)
+        seen: np.ndarray = near & (np.arange(self.keys) < self.shown * self.keys)
+        return seen
+
+
+SHAPES: Final = (
+    Shape(1392, 1392),  # one view
+    Shape(5568, 5568),  # four views
+    Shape(256, 36480),  # four views at their native resolution
+    Shape(1, 5568),  # decoding
+    Shape(1, 256),
+    Shape(2048, 2048, window=128),
+)
+MASKED: Final = (
+    Shape(2048, 2048, window=128),
+    Shape(2048, 2048, window=512),
+    Shape(2048, 2048, shown=0.75),
+    Shape(2048, 2048, shown=0.25),
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads(), 1])
+    parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{_cpu()}; {options.threads} threads; {platform.system()} {platform.machine()}")
-    print(
-        f"kernels {instruction_set()}; OpenVINO {OPENVINO_VERSION}; torch {torch.__version__}; "
-        f"numpy {np.__version__}"
-    )
-    print(f"{HEADS} heads x {DEPTH}; ms, median of {options.repeats}\n")
-    print(f"{'queries x keys':<16}{'TiledAttention':>15}{'OpenVINO SDPA':>15}{'torch SDPA':>15}")
-    for queries, keys in LENGTHS:
-        calls = _calls(_inputs(queries, keys), options.threads)
-        times = _interleaved(calls, options.repeats)
-        _compare(calls)
-        print(f"{queries} x {keys:<12}".ljust(16) + "".join(f"{t:>15.3f}" for t in times))
+    print(f"{_cpu()}; {platform.system()} {platform.machine()}; kernels {instruction_set()}")
+    print(f"OpenVINO {OPENVINO_VERSION}; torch {torch.__version__}; numpy {np.__version__}")
+    print(f"{HEADS} heads x {DEPTH}; ms, medians of {options.repeats}")
+    for threads in dict.fromkeys(options.threads):
+        torch.set_num_threads(threads)
+        _peers(threads, options.repeats)
+        _shares(threads, options.repeats)
 
 
-def _inputs(queries: int, keys: int) -> Arrays:
+def _peers(threads: int, repeats: int) -> None:
+    names = ("float32", "INT8", "OpenVINO", "torch", "gain", "INT8", "error")
+    print(f"\n{f'queries x keys, {threads} threads':<28}" + "".join(f"{n:>10}" for n in names))
+    for shape in SHAPES:
+        arrays = _inputs(shape)
+        calls = {
+            "float32": _ours(shape, arrays, threads, "float32"),
+            "int8": _ours(shape, arrays, threads, "int8"),
+            "openvino": _compiled(partial(_stock, shape), arrays, threads),
+            "torch": _torch(shape, arrays),
+        }
+        if shape.queries < FEW or attention_precision("int8") != "int8":
+            del calls["int8"]
+        times = _interleaved(calls, repeats)
+        best = min(times["openvino"], times["torch"])
+        cells = [f"{times[name]:.3f}" if name in times else "" for name in _ORDER]
+        cells += [f"{best / times[name]:.2f}" if name in times else "" for name in _ORDER[:2]]
+        print(f"{shape!s:<28}" + "".join(f"{c:>10}" for c in [*cells, _compare(shape, calls)]))
+
+
+_ORDER: Final = ("float32", "int8", "openvino", "torch")
+
+
+def _shares(threads: int, repeats: int) -> None:
+    print(f"\n{f'share of time, {threads} threads':<28}{'pairs':>10}{'float32':>10}{'INT8':>10}")
+    whole = Shape(2048, 2048)
+    for shape in MASKED:
+        cells = [f"{shape.seen().mean():.3f}"]
+        for precision in ("float32", "int8"):
+            calls = {
+                str(one): _ours(one, _inputs(one), threads, precision) for one in (whole, shape)
+            }
+            times = _interleaved(calls, repeats)
+            cells.append(f"{times[str(shape)] / times[str(whole)]:.3f}")
+        print(f"{shape!s:<28}" + "".join(f"{cell:>10}" for cell in cells))
+
+
+# -------------------- what is called
+
+
+def _inputs(shape: Shape) -> Arrays:
     rng = np.random.default_rng(1)
-    lengths = (queries, keys, keys)
-    return [rng.standard_normal((1, HEADS, n, DEPTH), dtype=np.float32) for n in lengths]
+    lengths = (shape.queries, shape.keys, shape.keys)
+    arrays: Arrays = [rng.standard_normal((1, HEADS, n, DEPTH), dtype=np.float32) for n in lengths]
+    if shape.shown < 1:
+        arrays.append(np.arange(shape.keys)[None] < shape.shown * shape.keys)
+    return arrays
 
 
-def _calls(arrays: Arrays, threads: int) -> list[Call]:
+def _ours(shape: Shape, arrays: Arrays, threads: int, precision: str) -> Call:
+    attributes = {
+        "causal": False,
+        "window": shape.window,
+        "scale": 0.0,
+        "precision": precision,
+    }
+
+    def node(inputs: list[Any]) -> Any:
+        factory = NodeFactory()
+        factory.add_extension(str(extension_path()))
+        return factory.create("TiledAttention", [i.output(0) for i in inputs], attributes)
+
+    return _compiled(node, arrays, threads)
+
+
+def _stock(shape: Shape, inputs: list[Any]) -> Any:
+    mask = [opset.constant(shape.seen())] if shape.window >= 0 else []
+    return opset.scaled_dot_product_attention(*inputs, *mask, causal=False)
+
+
+def _torch(shape: Shape, arrays: Arrays) -> Call:
     tensors = [torch.from_numpy(array) for array in arrays]
+    mask = torch.from_numpy(shape.seen()) if shape.window >= 0 else None
 
-    def with_torch() -> np.ndarray:
+    def call() -> np.ndarray:
         with torch.inference_mode():
-            result: np.ndarray = functional.scaled_dot_product_attention(*tensors).numpy()
+            result: np.ndarray = functional.scaled_dot_product_attention(
+                *tensors, attn_mask=mask
+            ).numpy()
         return result
 
-    return [
-        _compiled(_tiled, arrays, threads),
-        _compiled(_stock, arrays, threads),
-        with_torch,
-    ]
-
-
-def _tiled(inputs: list[Any]) -> Any:
-    factory = NodeFactory()
-    factory.add_extension(str(extension_path()))
-    attributes = {"causal": False, "window": -1, "scale": 0.0}
-    return factory.create("TiledAttention", [i.output(0) for i in inputs], attributes)
-
-
-def _stock(inputs: list[Any]) -> Any:
-    return opset.scaled_dot_product_attention(*inputs, causal=False)
+    return call
 
 
 def _compiled(node: Callable[[list[Any]], Any], arrays: Arrays, threads: int) -> Call:
-    inputs = [opset.parameter(array.shape, np.float32) for array in arrays]
+    inputs = [opset.parameter(array.shape, array.dtype) for array in arrays]
     model = ov.Model([node(inputs).output(0)], inputs)
     request = (
         make_core().compile_model(model, "CPU", cpu_properties(threads)).create_infer_request()
@@ -101,13 +196,17 @@ def _compiled(node: Callable[[list[Any]], Any], arrays: Arrays, threads: int) ->
     return call
 
 
-def _interleaved(calls: list[Call], repeats: int) -> list[float]:
-    """Median milliseconds of every call; the first round is warm-up."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats + 1):
-        for call, measured in zip(calls, times, strict=True):
-            measured.append(_once(call))
-    return [statistics.median(measured[1:]) for measured in times]
+# -------------------- measuring
+
+
+def _interleaved(calls: dict[str, Call], repeats: int) -> dict[str, float]:
+    """Median milliseconds of every call; rounds alternate in order, the first is warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        order = list(calls) if turn % 2 else list(reversed(calls))
+        for name in order:
+            times[name].append(_once(calls[name]))
+    return {name: statistics.median(measured[1:]) for name, measured in times.items()}
 
 
 def _once(call: Call) -> float:
@@ -120,12 +219,22 @@ def _once(call: Call) -> float:
     return (time.perf_counter() - start) / count * 1e3
 
 
-def _compare(calls: list[Call]) -> None:
-    ours, *others = (call().copy() for call in calls)
-    for other in others:
-        difference = float(np.abs(ours - other).max())
+def _compare(shape: Shape, calls: dict[str, Call]) -> str:
+    """The INT8 kernel's error, or nothing; float32 must agree."""
+    results = {name: call().copy() for name, call in calls.items()}
+    for name in ("openvino", "torch"):
+        difference = float(np.abs(results["float32"] - results[name]).max())
         if not difference < TOLERANCE:
-            raise SystemExit(f"outputs differ by {difference:.1e}")
+            raise SystemExit(f"{shape}: {name} differs by {difference:.1e}")
+    if "int8" not in results:
+        return ""
+    rows = slice(0, shape.queries, max(1, shape.queries // 128))
+    query, key, value = (array[0, 0].astype(np.float64) for array in _inputs(shape)[:3])
+    scores = query[rows] @ key.T / np.sqrt(DEPTH)
+    weights = np.where(shape.seen()[rows], np.exp(scores), 0)
+    expected = weights @ value / weights.sum(axis=1, keepdims=True)
+    error = np.linalg.norm(results["int8"][0, 0, rows] - expected) / np.linalg.norm(expected)
+    return f"{error:.1e}"
 
 
 def _cpu() -> str:

@@ -45,6 +45,9 @@ inline Vec to_floats(Ints a) {
 inline Ints to_ints(Vec a) {
     return {_mm256_cvtps_epi32(a.raw)};
 }
+inline Ints plus_128(Ints a) {
+    return {_mm256_xor_si256(a.raw, _mm256_set1_epi8(-128))};
+}
 inline Ints low_bytes(Ints a) {
     return {_mm256_and_si256(a.raw, _mm256_set1_epi32(255))};
 }

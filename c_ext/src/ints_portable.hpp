@@ -51,6 +51,11 @@ inline Ints to_ints(Vec a) {
     return {_mm_cvtps_epi32(a.raw)};
 }
 
+/// 128 added to every signed byte, which makes it an unsigned one.
+inline Ints plus_128(Ints a) {
+    return {_mm_xor_si128(a.raw, _mm_set1_epi8(-128))};
+}
+
 /// The low byte of every lane as a number from 0 to 255.
 inline Ints low_bytes(Ints a) {
     return {_mm_and_si128(a.raw, _mm_set1_epi32(255))};

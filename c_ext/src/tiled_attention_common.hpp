@@ -31,6 +31,25 @@ inline void fill(float* to, std::int64_t count, float value) {
         to[i] = value;
 }
 
+/// to[c * to_stride + r] = from[r * from_stride + c].
+inline void transpose(const float* from, std::int64_t rows, std::int64_t columns,
+                      std::int64_t from_stride, float* to, std::int64_t to_stride) {
+    for (std::int64_t r = 0; r < rows; r += kLanes) {
+        for (std::int64_t c = 0; c < columns; c += kLanes) {
+            const float* source = from + r * from_stride + c;
+            float* target = to + c * to_stride + r;
+            if (r + kLanes <= rows && c + kLanes <= columns) {
+                transpose_block(source, from_stride, target, to_stride);
+                continue;
+            }
+            for (std::int64_t i = 0; i < min(kLanes, rows - r); ++i) {
+                for (std::int64_t j = 0; j < min(kLanes, columns - c); ++j)
+                    target[j * to_stride + i] = source[i * from_stride + j];
+            }
+        }
+    }
+}
+
 /// 2^x for x <= 0; 0 below -126.5, NaN for NaN. Relative error below 2e-7.
 ///
 /// x = n + r with n whole and |r| <= 1/2; the polynomial of 2^r is minimax in relative error (9e-8)

@@ -85,7 +85,7 @@ struct Block {
 struct Workspace {
     float* centre;          // [depth]: the mean of keys
     float* zeros;           // [depth]
-    std::int8_t* row;       // [depth]
+    std::int8_t* rows;      // [kLanes, depth]
     float* scores;          // [kBlockKeys, lanes], in units of the row
     std::uint8_t* weights;  // [kBlockKeys / 4, lanes, 4]
     float* first;           // a row sees the block's keys at places first..last
@@ -112,7 +112,7 @@ Workspace take_workspace(Memory& memory, std::int64_t depth) {
     Workspace work{};
     work.centre = memory.take<float>(depth);
     work.zeros = memory.take<float>(depth);
-    work.row = memory.take<std::int8_t>(depth);
+    work.rows = memory.take<std::int8_t>(kLanes * depth);
     work.scores = memory.take<float>(kBlockKeys * kPanelRows);
     work.weights = memory.take<std::uint8_t>(kBlockKeys * kPanelRows);
     float** const rows[] = {&work.first, &work.last,  &work.maximum,
@@ -166,8 +166,10 @@ struct Rounded {
     bool usable;  // false: there are NaN, infinities or overlarge values
 };
 
-/// `row` - `centre` in steps of -127..127, then zeros up to a whole vector.
-Rounded round_row(const float* row, const float* centre, std::int64_t depth, std::int8_t* to) {
+/// `row` - `centre` in whole steps, of which the largest value has `range`, then zeros up to a
+/// whole vector. `range` is 127, or -127 to turn the row round.
+Rounded round_row(const float* row, const float* centre, std::int64_t depth, float range,
+                  std::int8_t* to) {
     const Vec zero = Vec::broadcast(0.0f);
     Vec largest = zero, special = zero;
     for (std::int64_t d = 0; d < depth; d += kLanes) {
@@ -178,7 +180,7 @@ Rounded round_row(const float* row, const float* centre, std::int64_t depth, std
     const float size = largest_lane(largest);
     const bool usable = sum_of_lanes(special) == 0.0f && size <= kLargest;
     const bool empty = !usable || size < kSmallest;
-    const Vec steps = Vec::broadcast(empty ? 0.0f : 127.0f / size);
+    const Vec steps = Vec::broadcast(empty ? 0.0f : range / size);
     Ints sum = Ints::broadcast(0);
     for (std::int64_t d = 0; d < depth && usable; d += kLanes) {
         const Vec x = load_columns(row, d, depth) - Vec::load(centre + d);
@@ -215,7 +217,7 @@ bool round_keys(const Keys& keys, std::int64_t depth, const float* centre, const
     const std::int64_t padded = rounded_up(depth, kLanes);
     const int whole = static_cast<int>(rounded_up(keys.count, kWhole));
     for (int k = 0; k < keys.count; ++k) {
-        const Rounded row = round_row(keys.key[k], centre, depth, block.key + k * padded);
+        const Rounded row = round_row(keys.key[k], centre, depth, 127.0f, block.key + k * padded);
         if (!row.usable)
             return false;
         block.unit[k] = row.unit;
@@ -463,49 +465,63 @@ void step_panel(const AttentionTile& tile, const Panel& panel, const Keys& keys,
 
 // -------------------- a tile
 
+/// Rows r.. of a panel, one per lane, from `query`. False: one of them cannot be rounded.
+bool round_queries(const AttentionTile& tile, const Panel& panel, const float* query, int r,
+                   const Workspace& work) {
+    const std::int64_t padded = rounded_up(tile.depth, kLanes);
+    for (std::int64_t i = 0; i < kLanes * padded; i += kLanes)
+        Ints::broadcast(0).store_bytes(work.rows + i);
+    const float range = tile.scale < 0.0f ? -127.0f : 127.0f;
+    const float scale = (tile.scale < 0.0f ? -tile.scale : tile.scale) * kLog2E;
+    for (int i = 0; i < min(kLanes, panel.rows.count - r); ++i) {
+        const Rounded rounded = round_row(query + i * tile.depth, work.zeros, tile.depth, range,
+                                          work.rows + i * padded);
+        const float unit = rounded.unit * scale;
+        if (!rounded.usable || !(unit <= kLargest))
+            return false;
+        panel.unit[r + i] = unit < kSmallest ? kSmallest : unit;
+    }
+    // Four bytes move like one float.
+    transpose(reinterpret_cast<const float*>(work.rows), kLanes, padded / kPack, padded / kPack,
+              reinterpret_cast<float*>(panel.query) + r, panel.lanes());
+    return true;
+}
+
 /// False: a query cannot be rounded.
 bool start_panel(const AttentionTile& tile, const Panel& panel, std::int64_t row,
                  const Workspace& work) {
     const std::int64_t padded = rounded_up(tile.depth, kLanes);
-    const float scale = tile.scale * kLog2E;
     fill(panel.output, padded * panel.lanes(), 0.0f);
     fill(panel.maximum, panel.lanes(), -kInfinity);
     fill(panel.sum, panel.lanes(), 0.0f);
     fill(panel.unit, panel.lanes(), 1.0f);
-    for (std::int64_t i = 0; i < padded * panel.lanes(); ++i)
-        panel.query[i] = 128;
-    for (int r = 0; r < panel.rows.count; ++r) {
-        const float* query = tile.query + (row + r) * tile.depth;
-        const Rounded rounded = round_row(query, work.zeros, tile.depth, work.row);
-        if (!rounded.usable)
+    for (int r = 0; r < panel.lanes(); r += kLanes) {
+        if (!round_queries(tile, panel, tile.query + (row + r) * tile.depth, r, work))
             return false;
-        const float unit = rounded.unit * (scale < 0.0f ? -scale : scale);
-        if (!(unit <= kLargest))
-            return false;
-        panel.unit[r] = unit < kSmallest ? kSmallest : unit;
-        for (std::int64_t d = 0; d < padded; ++d) {
-            const int steps = scale < 0.0f ? -work.row[d] : work.row[d];
-            panel.query[(d / kPack * panel.lanes() + r) * kPack + d % kPack] =
-                static_cast<std::uint8_t>(steps + 128);
-        }
     }
+    for (std::int64_t i = 0; i < padded * panel.lanes(); i += kPack * kLanes)
+        plus_128(Ints::load(panel.query + i)).store(panel.query + i);
     return true;
 }
 
 /// Write the results of the rows from `row` of the tile. A row that saw no key gets zeros.
 void finish_panel(const AttentionTile& tile, const Panel& panel, std::int64_t row) {
-    for (int r = 0; r < panel.rows.count; ++r) {
-        const bool partial = tile.row_max != nullptr;
-        const float sum = panel.sum[r];
-        const float divisor = partial ? 255.0f : sum > 0.0f ? sum : 1.0f;
-        float* output = tile.output + (row + r) * tile.depth;
-        for (std::int64_t d = 0; d < tile.depth; ++d)
-            output[d] = panel.output[d * panel.lanes() + r] / divisor;
-        if (partial) {
-            tile.row_max[row + r] = panel.maximum[r];
-            tile.row_sum[row + r] = sum / divisor;
-            tile.row_seen[row + r] = sum > 0.0f ? 1.0f : 0.0f;
+    const bool partial = tile.row_max != nullptr;
+    const Vec zero = Vec::broadcast(0.0f), one = Vec::broadcast(1.0f);
+    for (int v = 0; v < panel.vectors; ++v) {
+        const Vec sum = Vec::load(panel.sum + v * kLanes);
+        const Vec divisor = partial ? Vec::broadcast(255.0f) : select(zero < sum, sum, one);
+        for (std::int64_t d = 0; d < tile.depth; ++d) {
+            float* output = panel.output + d * panel.lanes() + v * kLanes;
+            (Vec::load(output) / divisor).store(output);
         }
+    }
+    transpose(panel.output, tile.depth, panel.rows.count, panel.lanes(),
+              tile.output + row * tile.depth, tile.depth);
+    for (int r = 0; r < panel.rows.count && partial; ++r) {
+        tile.row_max[row + r] = panel.maximum[r];
+        tile.row_sum[row + r] = panel.sum[r] / 255.0f;
+        tile.row_seen[row + r] = panel.sum[r] > 0.0f ? 1.0f : 0.0f;
     }
 }
 

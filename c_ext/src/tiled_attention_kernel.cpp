@@ -68,6 +68,11 @@ struct Panel {
     int lanes() const { return vectors * kLanes; }
 };
 
+/// What is found out about a block's values when a panel asks first.
+struct Specials {
+    bool known = false, any = false;
+};
+
 /// Memory that all panels use in turn.
 struct Workspace {
     float* scores;  // [kBlockKeys, lanes of the panel]
@@ -234,14 +239,18 @@ void accumulate(const Panel& panel, std::int64_t depth, const Keys& keys, const 
                                                         work);
 }
 
-/// Keys of a block, some of which the panel sees, for one panel of `kVectors` vectors or fewer.
+/// One block of keys for one panel, of `kVectors` vectors or fewer.
 template <int kVectors = kPanelVectors>
-void step_panel(const AttentionTile& tile, const Panel& panel, const Keys& keys,
-                const Workspace& work) {
+void step_panel(const AttentionTile& tile, const Panel& panel, const Keys& block,
+                Specials& specials, const Workspace& work) {
     if constexpr (kVectors > 1) {
         if (panel.vectors < kVectors)
-            return step_panel<kVectors - 1>(tile, panel, keys, work);
+            return step_panel<kVectors - 1>(tile, panel, block, specials, work);
     }
+    const Span span = seen_by_any(tile, panel.rows, block);
+    if (span.first == span.end)
+        return;
+    const Keys keys = block.part(span.first, span.end);
     const bool all = seen_by_all(tile, panel.rows, keys);
     score<kVectors>(panel, tile.depth, keys, work.scores);
     if (all) {
@@ -251,7 +260,9 @@ void step_panel(const AttentionTile& tile, const Panel& panel, const Keys& keys,
         hide(panel, keys.count, work);
     }
     exponentiate<kVectors>(panel, keys.count, work);
-    if (!all && has_special_values(keys, tile.depth))
+    if (!all && !specials.known)
+        specials = {true, has_special_values(block, tile.depth)};
+    if (!all && specials.any)
         accumulate<kVectors, /*kGuarded=*/true>(panel, tile.depth, keys, work);
     else
         accumulate<kVectors, /*kGuarded=*/false>(panel, tile.depth, keys, work);
@@ -274,12 +285,11 @@ Panel start_panel(const AttentionTile& tile, std::int64_t row, int vectors, floa
     fill(panel.query, 2 * matrix, 0.0f);
     fill(panel.maximum, lanes, -kInfinity);
     fill(panel.sum, 2 * lanes, 0.0f);
-    const float scale = tile.scale * kLog2E;
-    for (int r = 0; r < panel.rows.count; ++r) {
-        const float* query = tile.query + (row + r) * tile.depth;
-        for (std::int64_t d = 0; d < tile.depth; ++d)
-            panel.query[d * lanes + r] = scale * query[d];
-    }
+    transpose(tile.query + row * tile.depth, panel.rows.count, tile.depth, tile.depth, panel.query,
+              lanes);
+    const Vec scale = Vec::broadcast(tile.scale * kLog2E);
+    for (std::int64_t i = 0; i < matrix; i += kLanes)
+        (scale * Vec::load(panel.query + i)).store(panel.query + i);
     return panel;
 }
 
@@ -301,15 +311,12 @@ void normalise(const Panel& panel, std::int64_t depth) {
 void finish_panel(const AttentionTile& tile, const Panel& panel, std::int64_t row) {
     if (tile.row_max == nullptr)
         normalise(panel, tile.depth);
-    for (int r = 0; r < panel.rows.count; ++r) {
-        float* output = tile.output + (row + r) * tile.depth;
-        for (std::int64_t d = 0; d < tile.depth; ++d)
-            output[d] = panel.output[d * panel.lanes() + r];
-        if (tile.row_max != nullptr) {
-            tile.row_max[row + r] = panel.maximum[r];
-            tile.row_sum[row + r] = panel.sum[r];
-            tile.row_seen[row + r] = panel.seen[r];
-        }
+    transpose(panel.output, tile.depth, panel.rows.count, panel.lanes(),
+              tile.output + row * tile.depth, tile.depth);
+    for (int r = 0; r < panel.rows.count && tile.row_max != nullptr; ++r) {
+        tile.row_max[row + r] = panel.maximum[r];
+        tile.row_sum[row + r] = panel.sum[r];
+        tile.row_seen[row + r] = panel.seen[r];
     }
 }
 
@@ -333,11 +340,9 @@ void attend_panels(const AttentionTile& tile) {
         const Keys keys = block.next(tile, cursor);
         if (keys.count == 0)
             break;
-        for (int i = 0; i < count; ++i) {
-            const Span span = seen_by_any(tile, panels[i].rows, keys);
-            if (span.first < span.end)
-                step_panel(tile, panels[i], keys.part(span.first, span.end), work);
-        }
+        Specials specials;
+        for (int i = 0; i < count; ++i)
+            step_panel(tile, panels[i], keys, specials, work);
     }
     for (int i = 0; i < count; ++i)
         finish_panel(tile, panels[i], static_cast<std::int64_t>(i) * vectors * kLanes);

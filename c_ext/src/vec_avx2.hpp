@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace mammofm::avx2 {
 namespace {
 
@@ -71,6 +73,31 @@ inline float sum_of_lanes(Vec a) {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
     const __m128 pairs = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+
+inline void transpose_block(const float* from, std::int64_t from_stride, float* to,
+                            std::int64_t to_stride) {
+    __m256 rows[Vec::kLanes], pairs[Vec::kLanes], fours[Vec::kLanes];
+    for (int i = 0; i < Vec::kLanes; ++i)
+        rows[i] = Vec::load(from + i * from_stride).raw;
+    for (int i = 0; i < Vec::kLanes; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    // fours[i + j] holds columns j, 4 + j.. of rows i..i + 3, one column in 128 bits.
+    for (int i = 0; i < Vec::kLanes; i += 4) {
+        for (int j = 0; j < 2; ++j) {
+            const auto low = _mm256_castps_pd(pairs[i + j]),
+                       high = _mm256_castps_pd(pairs[i + 2 + j]);
+            fours[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, high));
+            fours[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, high));
+        }
+    }
+    for (int j = 0; j < 4; ++j) {
+        const __m256 low = fours[j], high = fours[4 + j];
+        Vec{_mm256_permute2f128_ps(low, high, 0x20)}.store(to + j * to_stride);
+        Vec{_mm256_permute2f128_ps(low, high, 0x31)}.store(to + (4 + j) * to_stride);
+    }
 }
 
 }  // namespace

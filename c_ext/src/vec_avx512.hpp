@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace mammofm::MAMMOFM_ISA {
 namespace {
 
@@ -24,10 +26,11 @@ struct Vec {
     void store(float* to) const { _mm512_storeu_ps(to, raw); }
 };
 
-// 24 of 32 registers hold sums, 4 the vectors that each broadcast value meets.
-constexpr int kPanelVectors = 4;
-constexpr int kGroup = 6;
-constexpr int kBlockGroups = 10;
+// 24 of 32 registers hold sums, 3 the vectors that each broadcast value meets; 8 divides the depths
+// in use.
+constexpr int kPanelVectors = 3;
+constexpr int kGroup = 8;
+constexpr int kBlockGroups = 12;
 
 inline Vec operator+(Vec a, Vec b) {
     return {_mm512_add_ps(a.raw, b.raw)};
@@ -69,6 +72,36 @@ inline Vec exp2_of_shifted(Vec shifted) {
 }
 inline float sum_of_lanes(Vec a) {
     return _mm512_reduce_add_ps(a.raw);
+}
+
+inline void transpose_block(const float* from, std::int64_t from_stride, float* to,
+                            std::int64_t to_stride) {
+    __m512 rows[Vec::kLanes], pairs[Vec::kLanes], fours[Vec::kLanes];
+    for (int i = 0; i < Vec::kLanes; ++i)
+        rows[i] = Vec::load(from + i * from_stride).raw;
+    for (int i = 0; i < Vec::kLanes; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    // fours[i + j] holds columns j, 4 + j.. of rows i..i + 3, one column in 128 bits.
+    for (int i = 0; i < Vec::kLanes; i += 4) {
+        for (int j = 0; j < 2; ++j) {
+            const auto low = _mm512_castps_pd(pairs[i + j]),
+                       high = _mm512_castps_pd(pairs[i + 2 + j]);
+            fours[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            fours[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+    }
+    for (int j = 0; j < 4; ++j) {
+        const __m512 even_low = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0x88);
+        const __m512 odd_low = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0xdd);
+        const __m512 even_high = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0x88);
+        const __m512 odd_high = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0xdd);
+        Vec{_mm512_shuffle_f32x4(even_low, even_high, 0x88)}.store(to + j * to_stride);
+        Vec{_mm512_shuffle_f32x4(odd_low, odd_high, 0x88)}.store(to + (4 + j) * to_stride);
+        Vec{_mm512_shuffle_f32x4(even_low, even_high, 0xdd)}.store(to + (8 + j) * to_stride);
+        Vec{_mm512_shuffle_f32x4(odd_low, odd_high, 0xdd)}.store(to + (12 + j) * to_stride);
+    }
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 
 #include <emmintrin.h>
 
+#include <cstdint>
+
 namespace mammofm::portable {
 namespace {
 
@@ -83,6 +85,28 @@ inline Vec exp2_of_shifted(Vec shifted) {
 inline float sum_of_lanes(Vec a) {
     const __m128 pairs = _mm_add_ps(a.raw, _mm_movehl_ps(a.raw, a.raw));
     return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+
+/// to[c * to_stride + r] = from[r * from_stride + c] for kLanes rows and columns.
+inline void transpose_block(const float* from, std::int64_t from_stride, float* to,
+                            std::int64_t to_stride) {
+    __m128 rows[Vec::kLanes], pairs[Vec::kLanes], fours[Vec::kLanes];
+    for (int i = 0; i < Vec::kLanes; ++i)
+        rows[i] = Vec::load(from + i * from_stride).raw;
+    for (int i = 0; i < Vec::kLanes; i += 2) {
+        pairs[i] = _mm_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    // fours[i + j] holds columns j, 4 + j.. of rows i..i + 3, one column in 128 bits.
+    for (int i = 0; i < Vec::kLanes; i += 4) {
+        for (int j = 0; j < 2; ++j) {
+            const auto low = _mm_castps_pd(pairs[i + j]), high = _mm_castps_pd(pairs[i + 2 + j]);
+            fours[i + 2 * j] = _mm_castpd_ps(_mm_unpacklo_pd(low, high));
+            fours[i + 2 * j + 1] = _mm_castpd_ps(_mm_unpackhi_pd(low, high));
+        }
+    }
+    for (int j = 0; j < 4; ++j)
+        Vec{fours[j]}.store(to + j * to_stride);
 }
 
 }  // namespace

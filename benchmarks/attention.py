@@ -1,14 +1,14 @@
 """TiledAttention beside OpenVINO's and torch's scaled dot product attention on this CPU.
 
-Run ``python benchmarks/attention.py [--threads N ...] [--repeats N]`` where the package is installed
-with its ``export`` extra. All run in one process on the same arrays and take turns, forwards and
-backwards, so that another load of the machine hits them alike. Times are medians of one call in
-milliseconds, inputs in place, compilation excluded. The peers get a window as the mask that says
-the same.
+Run ``python benchmarks/attention.py [--threads N ...] [--repeats N]`` where the package is
+installed with its ``export`` extra. All run in one process on the same arrays and take turns,
+forwards and backwards, so that another load of the machine hits them alike. Times are medians of
+one call in milliseconds, inputs in place, compilation excluded. The peers get a window as the mask
+that says the same.
 
-``gain`` is the better peer's time over ours. ``error`` is that of the INT8 kernel against float64, as
-lengths of vectors, on normal random numbers: the hardest case, for nothing in them is alike. Few
-queries run in float32 whatever is asked for.
+``gain`` is the better peer's time over ours. ``error`` is that of the INT8 kernel against float64,
+as lengths of vectors, on normal random numbers: the hardest case, for nothing in them is alike.
+Few queries run in float32 whatever is asked for.
 
 The second table shows whether time follows what is not masked: pairs of query and key that are
 seen, and time, both as shares of those without a mask.

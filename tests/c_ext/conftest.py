@@ -20,12 +20,13 @@ DEFAULTS: dict[str, Any] = {"causal": False, "window": -1, "scale": 0.0}
 
 
 class Attention:
-    """The operation in a process that runs the kernels of `isa`."""
+    """The operation in a process that runs the kernels of `isa`, in `precision` if it is given."""
 
-    def __init__(self, isa: str) -> None:
+    def __init__(self, isa: str, precision: str = "") -> None:
+        self.isa = isa
         self._process = subprocess.Popen(
             [sys.executable, str(WORKER)],
-            env={**os.environ, "MAMMOFM_ISA": isa},
+            env={**os.environ, "MAMMOFM_ISA": isa, "MAMMOFM_ATTENTION": precision},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -58,16 +59,17 @@ def attention(request: pytest.FixtureRequest) -> Iterator[Attention]:
 
 
 @pytest.fixture(scope="session")
-def start_attention() -> Iterator[Callable[[str], Attention]]:
-    """Start the operation under any value of MAMMOFM_ISA."""
-    started: list[Attention] = []
+def start_attention() -> Iterator[Callable[..., Attention]]:
+    """Start the operation under any values of MAMMOFM_ISA and MAMMOFM_ATTENTION."""
+    started: dict[tuple[str, str], Attention] = {}
 
-    def start(isa: str) -> Attention:
-        started.append(Attention(isa))
-        return started[-1]
+    def start(isa: str, precision: str = "") -> Attention:
+        if (isa, precision) not in started:
+            started[isa, precision] = Attention(isa, precision)
+        return started[isa, precision]
 
     yield start
-    for worker in started:
+    for worker in started.values():
         worker.close()
 
 

@@ -45,6 +45,12 @@ inline Vec to_floats(Ints a) {
 inline Ints to_ints(Vec a) {
     return {_mm256_cvtps_epi32(a.raw)};
 }
+inline std::int32_t sum_of_lanes(Ints a) {
+    const __m128i half =
+        _mm_add_epi32(_mm256_castsi256_si128(a.raw), _mm256_extracti128_si256(a.raw, 1));
+    const __m128i pairs = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+}
 inline Ints plus_128(Ints a) {
     return {_mm256_xor_si256(a.raw, _mm256_set1_epi8(-128))};
 }

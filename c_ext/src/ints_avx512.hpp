@@ -57,6 +57,9 @@ inline Vec to_floats(Ints a) {
 inline Ints to_ints(Vec a) {
     return {_mm512_cvtps_epi32(a.raw)};
 }
+inline std::int32_t sum_of_lanes(Ints a) {
+    return _mm512_reduce_add_epi32(a.raw);
+}
 inline Ints plus_128(Ints a) {
     return {_mm512_xor_si512(a.raw, _mm512_set1_epi8(-128))};
 }

@@ -51,6 +51,11 @@ inline Ints to_ints(Vec a) {
     return {_mm_cvtps_epi32(a.raw)};
 }
 
+inline std::int32_t sum_of_lanes(Ints a) {
+    const __m128i pairs = _mm_add_epi32(a.raw, _mm_shuffle_epi32(a.raw, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+}
+
 /// 128 added to every signed byte, which makes it an unsigned one.
 inline Ints plus_128(Ints a) {
     return {_mm_xor_si128(a.raw, _mm_set1_epi8(-128))};

@@ -142,53 +142,41 @@ Vec load_columns(const float* from, std::int64_t d, std::int64_t depth) {
     return Vec::load_partial(from + d, static_cast<int>(depth - d));
 }
 
-float largest_lane(Vec a) {
-    float lanes[kLanes];
-    a.store(lanes);
-    float largest = lanes[0];
-    for (int i = 1; i < kLanes; ++i)
-        largest = lanes[i] > largest ? lanes[i] : largest;
-    return largest;
-}
-
-std::int32_t sum_of_ints(Ints a) {
-    std::int32_t lanes[kLanes], sum = 0;
-    a.store(lanes);
-    for (const std::int32_t lane : lanes)
-        sum += lane;
-    return sum;
-}
-
 /// What a rounded row is worth per step, and the sum of its steps.
 struct Rounded {
     float unit;
     std::int32_t sum;
-    bool usable;  // false: there are NaN, infinities or overlarge values
+    bool usable;  // false: it holds infinities or overlarge values
 };
 
 /// `row` - `centre` in whole steps, of which the largest value has `range`, then zeros up to a
-/// whole vector. `range` is 127, or -127 to turn the row round.
+/// whole vector. `range` is 127, or -127 to turn the row round. `special` becomes NaN for good if
+/// there is NaN in the row, and what was rounded then means nothing.
 Rounded round_row(const float* row, const float* centre, std::int64_t depth, float range,
-                  std::int8_t* to) {
+                  std::int8_t* to, Vec& special) {
     const Vec zero = Vec::broadcast(0.0f);
-    Vec largest = zero, special = zero;
+    Vec largest = zero;
     for (std::int64_t d = 0; d < depth; d += kLanes) {
         const Vec x = load_columns(row, d, depth) - Vec::load(centre + d);
         largest = max(max(x, zero - x), largest);
         special = fma(x, zero, special);
     }
-    const float size = largest_lane(largest);
-    const bool usable = sum_of_lanes(special) == 0.0f && size <= kLargest;
-    const bool empty = !usable || size < kSmallest;
-    const Vec steps = Vec::broadcast(empty ? 0.0f : range / size);
+    const float size = max_of_lanes(largest);
+    const bool usable = size <= kLargest, empty = size < kSmallest;
+    const Vec steps = Vec::broadcast(empty || !usable ? 0.0f : range / size);
     Ints sum = Ints::broadcast(0);
-    for (std::int64_t d = 0; d < depth && usable; d += kLanes) {
+    for (std::int64_t d = 0; d < depth; d += kLanes) {
         const Vec x = load_columns(row, d, depth) - Vec::load(centre + d);
         const Ints whole = to_ints(x * steps);
         whole.store_bytes(to + d);
         sum = sum + whole;
     }
-    return {empty ? 1.0f : size / 127.0f, sum_of_ints(sum), usable};
+    return {empty ? 1.0f : size * (1.0f / 127.0f), sum_of_lanes(sum), usable};
+}
+
+/// True if nothing has made `special` of round_row NaN.
+bool is_clean(Vec special) {
+    return sum_of_lanes(special) == 0.0f;
 }
 
 /// The mean of at most kSampledKeys keys, evenly spread over all keys of the head that key_mask
@@ -216,8 +204,10 @@ void find_centre(const AttentionTile& tile, float* centre) {
 bool round_keys(const Keys& keys, std::int64_t depth, const float* centre, const Block& block) {
     const std::int64_t padded = rounded_up(depth, kLanes);
     const int whole = static_cast<int>(rounded_up(keys.count, kWhole));
+    Vec special = Vec::broadcast(0.0f);
     for (int k = 0; k < keys.count; ++k) {
-        const Rounded row = round_row(keys.key[k], centre, depth, 127.0f, block.key + k * padded);
+        const Rounded row =
+            round_row(keys.key[k], centre, depth, 127.0f, block.key + k * padded, special);
         if (!row.usable)
             return false;
         block.unit[k] = row.unit;
@@ -231,7 +221,7 @@ bool round_keys(const Keys& keys, std::int64_t depth, const float* centre, const
         block.hidden[k] = -kInfinity;
         block.start[k] = 0;
     }
-    return true;
+    return is_clean(special);
 }
 
 /// Columns d.. of all values of the block. False: one of them cannot be rounded.
@@ -244,7 +234,7 @@ bool round_columns(const Keys& keys, std::int64_t depth, std::int64_t d, const B
         negative = max(zero - x, negative);
         special = fma(x, zero, special);
     }
-    if (!(sum_of_lanes(special) == 0.0f && largest_lane(max(highest, negative)) <= kLargest))
+    if (!(sum_of_lanes(special) == 0.0f && max_of_lanes(max(highest, negative)) <= kLargest))
         return false;
     const Vec middle = (highest - negative) * half, reach = (highest + negative) * half;
     const Vec unit = max(reach, Vec::broadcast(kSmallest)) * Vec::broadcast(1.0f / 127.0f);
@@ -473,9 +463,10 @@ bool round_queries(const AttentionTile& tile, const Panel& panel, const float* q
         Ints::broadcast(0).store_bytes(work.rows + i);
     const float range = tile.scale < 0.0f ? -127.0f : 127.0f;
     const float scale = (tile.scale < 0.0f ? -tile.scale : tile.scale) * kLog2E;
+    Vec special = Vec::broadcast(0.0f);
     for (int i = 0; i < min(kLanes, panel.rows.count - r); ++i) {
         const Rounded rounded = round_row(query + i * tile.depth, work.zeros, tile.depth, range,
-                                          work.rows + i * padded);
+                                          work.rows + i * padded, special);
         const float unit = rounded.unit * scale;
         if (!rounded.usable || !(unit <= kLargest))
             return false;
@@ -484,7 +475,7 @@ bool round_queries(const AttentionTile& tile, const Panel& panel, const float* q
     // Four bytes move like one float.
     transpose(reinterpret_cast<const float*>(work.rows), kLanes, padded / kPack, padded / kPack,
               reinterpret_cast<float*>(panel.query) + r, panel.lanes());
-    return true;
+    return is_clean(special);
 }
 
 /// False: a query cannot be rounded.

@@ -69,6 +69,11 @@ inline Vec exp2_of_shifted(Vec shifted) {
     const __m256i one = _mm256_castps_si256(_mm256_set1_ps(1.0f));
     return {_mm256_castsi256_ps(_mm256_add_epi32(exponent, one))};
 }
+inline float max_of_lanes(Vec a) {
+    const __m128 half = _mm_max_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
+    const __m128 pairs = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
 inline float sum_of_lanes(Vec a) {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
     const __m128 pairs = _mm_add_ps(half, _mm_movehl_ps(half, half));

@@ -70,6 +70,9 @@ inline Vec exp2_of_shifted(Vec shifted) {
     const __m512i one = _mm512_castps_si512(_mm512_set1_ps(1.0f));
     return {_mm512_castsi512_ps(_mm512_add_epi32(exponent, one))};
 }
+inline float max_of_lanes(Vec a) {
+    return _mm512_reduce_max_ps(a.raw);
+}
 inline float sum_of_lanes(Vec a) {
     return _mm512_reduce_add_ps(a.raw);
 }

@@ -82,6 +82,11 @@ inline Vec exp2_of_shifted(Vec shifted) {
     return {_mm_castsi128_ps(_mm_add_epi32(exponent, _mm_castps_si128(_mm_set1_ps(1.0f))))};
 }
 
+inline float max_of_lanes(Vec a) {
+    const __m128 pairs = _mm_max_ps(a.raw, _mm_movehl_ps(a.raw, a.raw));
+    return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+
 inline float sum_of_lanes(Vec a) {
     const __m128 pairs = _mm_add_ps(a.raw, _mm_movehl_ps(a.raw, a.raw));
     return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));

@@ -300,7 +300,9 @@ def _block(depthwise_node: Any) -> _Block:
     for edges in _range(middle):
         _per_channel(edges, depthwise.channels)
     expansion = _expansion(middle)
-    if expansion.kind != 0:
+    if expansion.kind == 0:
+        _need(depthwise.channels % 8 == 0)
+    else:
         _need(len(_consumers(middle)) == 1)
     hidden = _after(_swish(_after(depthwise.result, "Swish")), "FakeQuantize")
     squeeze = _squeeze(hidden)

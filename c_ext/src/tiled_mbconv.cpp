@@ -203,11 +203,12 @@ void MbConv::pack_depthwise(const MbConvWeights& weights) {
     }
 }
 
-/// Panel after panel of up to 3 vectors: [padded / 4, vectors, 16, 4].
+/// Panel after panel of up to 3 vectors: [hidden / 4, vectors, 16, 4].
 void MbConv::pack_project(const MbConvWeights& weights) {
     const std::int64_t outputs = m_shape.out_channels, vectors = ceil_div(outputs, kMbLanes);
     const std::int64_t panels = ceil_div(vectors, kMbVectors);
-    m_project_weights = reserve_zeros(m_project, vectors * kMbLanes * m_padded);
+    const std::int64_t depth = ceil_div(m_shape.hidden, kMbLanes) * kMbLanes;
+    m_project_weights = reserve_zeros(m_project, vectors * kMbLanes * depth);
     m_output_values.assign(static_cast<std::size_t>(2 * vectors * kMbLanes), 0.0f);
     std::int8_t* to = m_project_weights;
     for (std::int64_t panel = 0, vector = 0; panel < panels; ++panel) {
@@ -226,7 +227,7 @@ void MbConv::pack_project(const MbConvWeights& weights) {
             m_output_values[at + static_cast<std::size_t>(vectors * kMbLanes)] =
                 m_ranges.gated.low * step * sum + bias;
         }
-        to += m_padded * size * kMbLanes;
+        to += depth * size * kMbLanes;
         vector += size;
     }
 }
@@ -292,6 +293,7 @@ void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::in
         strip.expand_zero = byte_of_zero(m_ranges.input);
         strip.first_channel = chunk * kMbChunk;
         strip.channels = std::min(kMbChunk, shape.hidden - strip.first_channel);
+        strip.vectors = ceil_div(strip.channels, kMbLanes);
         strip.expand_weights = m_expand_weights + chunk * kMbChunk * depth;
         strip.parameters = &m_parameters[channel * kMbParameters];
         strip.zeros = &m_zeros[channel];
@@ -351,13 +353,14 @@ void MbConv::second_pass(const std::uint8_t* hidden, const float* gate, const st
     const std::int64_t vectors = ceil_div(m_shape.out_channels, kMbLanes);
     const int threads = parallel_get_max_threads();
     // Equal shares of at most kTileBytes, a multiple of what the kernel holds in registers.
-    const std::int64_t most = std::max(kMbPixels, kTileBytes / m_padded / kMbPixels * kMbPixels);
+    const std::int64_t depth = ceil_div(m_shape.hidden, kMbLanes) * kMbLanes;
+    const std::int64_t most = std::max(kMbPixels, kTileBytes / depth / kMbPixels * kMbPixels);
     const std::int64_t tiles = ceil_div(ceil_div(pixels, most), threads) * threads;
     const std::int64_t tile = ceil_div(ceil_div(pixels, tiles), kMbPixels) * kMbPixels;
     for_each(ceil_div(pixels, tile), threads, [&](std::int64_t index) {
         MbProject project{};
         project.input = hidden;
-        project.in_vectors = m_padded / kMbLanes;
+        project.in_vectors = depth / kMbLanes;
         project.pixels = ceil_div(pixels, kMbPixels) * kMbPixels;
         project.gate_scale = gate;
         project.gate_bias = gate + m_padded;
@@ -380,7 +383,7 @@ void MbConv::second_pass(const std::uint8_t* hidden, const float* gate, const st
         project.float_output = float_output;
         project.pixel_begin = index * tile;
         project.pixel_end = std::min(pixels, project.pixel_begin + tile);
-        project.scratch = thread_scratch(static_cast<std::size_t>(m_padded * tile));
+        project.scratch = thread_scratch(static_cast<std::size_t>(depth * tile));
         m_kernel.project(project);
     });
 }

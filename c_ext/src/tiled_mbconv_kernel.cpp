@@ -145,21 +145,21 @@ void expand_band(const MbStrip& strip, const Band& band, uint8_t* to) {
     }
 }
 
-/// 16 bytes of which only `count` belong to the tensor.
+/// 16 bytes; or 8 and zeros, where no more than 8 belong to the tensor.
 INLINED inline Ints load_channels(const uint8_t* from, int64_t count) {
     if (count >= kMbLanes)
         return Ints::load_16_bytes(from);
     uint8_t lanes[kMbLanes] = {};
-    std::memcpy(lanes, from, static_cast<std::size_t>(std::max<int64_t>(count, 0)));
+    std::memcpy(lanes, from, kMbLanes / 2);
     return Ints::load_16_bytes(lanes);
 }
 
 /// Where nothing is expanded, the input's rows side by side.
 void copy_band(const MbStrip& strip, const Band& band, uint8_t* to) {
     for (int64_t x = 0; x < strip.width; ++x) {
-        for (int v = 0; v < kVectors; ++v) {
+        for (int v = 0; v < strip.vectors; ++v) {
             const int64_t channel = v * kMbLanes, left = strip.channels - channel;
-            const int64_t at = x * strip.in_channels + strip.first_channel + (left > 0 ? channel : 0);
+            const int64_t at = x * strip.in_channels + strip.first_channel + channel;
             const Ints low = load_channels(band.rows[0] + at, left) |
                              shift_left<8>(load_channels(band.rows[1] + at, left));
             const Ints high = load_channels(band.rows[2] + at, left) |
@@ -332,7 +332,7 @@ void strip_of(const MbStrip& strip) {
         const int64_t phase = top - first * kMbRows;
         depth.weights = strip.depth_weights + phase * kKernel * 2 * kVectors * 64;
         depth.to = strip.output + row * strip.out_width * kMbLanes;
-        for (int v = 0; v < kVectors; ++v) {
+        for (int v = 0; v < strip.vectors; ++v) {
             const Ints sum = last > first ? depth_row<kKernel, kStride, true>(strip, depth, v)
                                           : depth_row<kKernel, kStride, false>(strip, depth, v);
             add_row_sum(strip, v, sum);
@@ -408,7 +408,7 @@ inline void finish_projected(const MbProject& project, const Ints (&sums)[kPlace
         if (valid == kMbLanes)
             std::memcpy(to, bytes[p], kMbLanes);
         else
-            std::memcpy(to, bytes[p], static_cast<std::size_t>(valid));
+            std::memcpy(to, bytes[p], kMbLanes / 2);
     }
 }
 

@@ -38,11 +38,12 @@ struct MbStrip {
     std::int64_t in_height, in_width, in_channels;
     std::int64_t height, width;  ///< of the expanded tensor
     /// 0: the input is the expanded tensor, of which this chunk begins at channel `first_channel`
-    /// and has `channels`; 1: product 1x1; 3: convolution 3x3, stride 2, of one input channel.
+    /// and has `channels`, a multiple of 8; 1: product 1x1; 3: convolution 3x3, stride 2, of one input channel.
     std::int64_t expand;
     std::int64_t expand_pad;  ///< rows and columns of zeros before a 3x3 input
     std::uint8_t expand_zero;  ///< the byte that stands for 0 in the input
     std::int64_t first_channel, channels;
+    std::int64_t vectors;              ///< of 16 channels, that hold them: 1..3
     const std::int8_t* expand_weights;  ///< [depth / 4, 3, 16, 4]
     const float* parameters;            ///< [kMbParameters, 48]
     const std::uint8_t* zeros;          ///< [48], the bytes that stand for 0 in the expanded tensor
@@ -65,7 +66,7 @@ struct MbProject {
     const float* gate_scale;  ///< [in_vectors * 16], byte -> gated byte
     const float* gate_bias;
     const std::int8_t* weights;  ///< panel after panel: [in_vectors * 4, vectors, 16, 4]
-    std::int64_t out_vectors, out_channels, out_pixels;
+    std::int64_t out_vectors, out_channels, out_pixels;  ///< channels: a multiple of 8
     const float* scale;  ///< [out_vectors * 16], sum of products -> value
     const float* bias;
     /// Value -> byte -> value, where there is a shortcut: it is rounded before it is added to it.

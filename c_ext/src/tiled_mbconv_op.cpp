@@ -143,7 +143,7 @@ void TiledMBConv::validate_and_infer_types() {
     NODE_VALIDATION_CHECK(this, shape.out_height > 0 && shape.out_width > 0,
                           "x is smaller than the kernel: ", x);
     const std::int64_t channels = shape.in_channels;
-    const bool fits = m_expand == 0   ? channels == hidden
+    const bool fits = m_expand == 0   ? channels == hidden && channels % 8 == 0
                       : m_expand == 1 ? channels % 4 == 0
                                       : channels == 1;
     NODE_VALIDATION_CHECK(this, fits, "expand=", m_expand, " and hidden=", hidden,

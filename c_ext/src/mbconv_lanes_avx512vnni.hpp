@@ -15,9 +15,7 @@ struct Ints {
 
     static Ints zero() { return {_mm512_setzero_si512()}; }
     static Ints load(const void* from) { return {_mm512_loadu_si512(from)}; }
-    static Ints repeat(std::uint32_t value) {
-        return {_mm512_set1_epi32(static_cast<int>(value))};
-    }
+    static Ints repeat(std::uint32_t value) { return {_mm512_set1_epi32(static_cast<int>(value))}; }
     static Ints repeat_4_bytes(const std::uint8_t* from) {
         int value;
         std::memcpy(&value, from, sizeof value);
@@ -78,7 +76,8 @@ inline Floats clamp_to_byte(Floats a) {
 
 inline Floats times_sigmoid(Floats value, Floats exponent) {
     const __m512 fraction = _mm512_reduce_ps(exponent.raw, 0x09);  // over the whole number below
-    __m512 power = _mm512_fmadd_ps(_mm512_set1_ps(0.07802452f), fraction, _mm512_set1_ps(0.22606716f));
+    __m512 power =
+        _mm512_fmadd_ps(_mm512_set1_ps(0.07802452f), fraction, _mm512_set1_ps(0.22606716f));
     power = _mm512_fmadd_ps(power, fraction, _mm512_set1_ps(0.69583354f));
     power = _mm512_fmadd_ps(power, fraction, _mm512_set1_ps(0.99992522f));
     const __m512 e = _mm512_scalef_ps(power, exponent.raw);

@@ -116,7 +116,8 @@ inline Floats operator+(Floats a, Floats b) {
     return {a.raw + b.raw};
 }
 
-constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, ties to even
+constexpr float kRound =
+    12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, ties to even
 
 inline RawFloats limited(RawFloats a, float low, float high) {
     const RawFloats lows = RawFloats{} + low, highs = RawFloats{} + high;

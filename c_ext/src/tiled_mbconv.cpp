@@ -125,7 +125,8 @@ std::uint8_t* MbBuffer::reserve(std::size_t bytes) {
         const std::size_t lines = bytes / kAlignment + 1;
         m_data.reset();
         m_size = 0;
-        m_data.reset(static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
+        m_data.reset(
+            static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
         if (!m_data)
             throw std::bad_alloc();
         m_size = lines * kAlignment;
@@ -159,10 +160,12 @@ void MbConv::pack_expand(const MbConvWeights& weights) {
         std::int8_t* to = m_expand_weights + chunk * kMbChunk * depth + lane * 4;
         for (std::int64_t k = 0; k < used; ++k)
             to[k / 4 * kMbChunk * 4 + k % 4] = from[k];
-        float* values = &m_parameters[static_cast<std::size_t>(chunk * kMbParameters * kMbChunk + lane)];
+        float* values =
+            &m_parameters[static_cast<std::size_t>(chunk * kMbParameters * kMbChunk + lane)];
         const float step = weights.hidden[c], bias = weights.hidden[m_shape.hidden + c];
         const float scale = m_ranges.input.step() * step;
-        const float shift = m_ranges.input.low * step * static_cast<float>(sum_of(from, used)) + bias;
+        const float shift =
+            m_ranges.input.low * step * static_cast<float>(sum_of(from, used)) + bias;
         values[kMbExpandScale * kMbChunk] = scale;
         values[kMbExpandBias * kMbChunk] = shift;
         values[kMbExpandExponentScale * kMbChunk] = -kLog2E * scale;
@@ -187,7 +190,8 @@ void MbConv::pack_depthwise(const MbConvWeights& weights) {
                     to[begin * phase + x * column + row / kMbRows * kMbChunk * 4 + row % kMbRows] =
                         from[y * kernel + x];
                 }
-        float* values = &m_parameters[static_cast<std::size_t>(chunk * kMbParameters * kMbChunk + lane)];
+        float* values =
+            &m_parameters[static_cast<std::size_t>(chunk * kMbParameters * kMbChunk + lane)];
         const MbRange middle{weights.hidden[2 * hidden + c], weights.hidden[3 * hidden + c]};
         const float step = weights.hidden[4 * hidden + c], bias = weights.hidden[5 * hidden + c];
         const float scale = middle.step() * step;
@@ -327,7 +331,8 @@ void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::in
 void MbConv::set_gate(const std::int64_t* sums, float* gate) const {
     const std::int64_t hidden = m_shape.hidden, squeeze = m_shape.squeeze;
     const MbRange& range = m_ranges.rounds_row_means ? m_ranges.row_mean : m_ranges.depthwise;
-    const std::int64_t count = m_shape.out_height * (m_ranges.rounds_row_means ? 1 : m_shape.out_width);
+    const std::int64_t count =
+        m_shape.out_height * (m_ranges.rounds_row_means ? 1 : m_shape.out_width);
     std::vector<float> means(static_cast<std::size_t>(hidden)), squeezed = m_reduce_bias;
     for (std::int64_t c = 0; c < hidden; ++c) {
         const double mean = static_cast<double>(sums[c]) / static_cast<double>(count);
@@ -347,8 +352,9 @@ void MbConv::set_gate(const std::int64_t* sums, float* gate) const {
     }
 }
 
-void MbConv::second_pass(const std::uint8_t* hidden, const float* gate, const std::uint8_t* shortcut,
-                         std::uint8_t* output, float* float_output) const {
+void MbConv::second_pass(const std::uint8_t* hidden, const float* gate,
+                         const std::uint8_t* shortcut, std::uint8_t* output,
+                         float* float_output) const {
     const std::int64_t pixels = m_shape.out_height * m_shape.out_width;
     const std::int64_t vectors = ceil_div(m_shape.out_channels, kMbLanes);
     const int threads = parallel_get_max_threads();

@@ -26,7 +26,8 @@ struct MbRange {
 /// Sizes of a block; all squares of kernels, paddings alike in both directions.
 struct MbConvShape {
     std::int64_t in_channels, in_height, in_width;
-    std::int64_t expand;  ///< 0: none, 1: product 1x1, 3: convolution 3x3 with stride 2 of 1 channel
+    std::int64_t
+        expand;  ///< 0: none, 1: product 1x1, 3: convolution 3x3 with stride 2 of 1 channel
     std::int64_t expand_pad;  ///< before
     std::int64_t hidden, height, width;
     std::int64_t kernel, stride, pad;  ///< pad: before
@@ -46,7 +47,8 @@ struct MbConvWeights {
     const std::int8_t* expand;     ///< [hidden, in_channels] or [hidden, 3, 3], or null
     const std::int8_t* depthwise;  ///< [hidden, kernel, kernel]
     const std::int8_t* project;    ///< [out_channels, hidden]
-    const float* hidden;  ///< [6, hidden]: expand step and bias, low and high, depthwise step and bias
+    const float*
+        hidden;  ///< [6, hidden]: expand step and bias, low and high, depthwise step and bias
     const float* output;  ///< [2, out_channels]: step and bias of `project`
     const float* reduce;  ///< [squeeze, hidden]
     const float* reduce_bias;

@@ -2,11 +2,11 @@
 //
 // First pass. Of 48 expanded channels four rows at a time are computed and kept, a "band": for each
 // column and 16 channels, the four rows' bytes of each channel side by side. Two bands are held at
-// once; they stay in L2. A depthwise output needs one or two bands per column of the kernel, and one
-// dot4 each: its weights are laid out for each of the four rows at which a kernel may begin.
+// once; they stay in L2. A depthwise output needs one or two bands per column of the kernel, and
+// one dot4 each: its weights are laid out for each of the four rows at which a kernel may begin.
 //
-// Second pass. Some pixels of all expanded channels are gated into scratch memory, and multiplied by
-// the weights of 48 output channels after another.
+// Second pass. Some pixels of all expanded channels are gated into scratch memory, and multiplied
+// by the weights of 48 output channels after another.
 
 #include "tiled_mbconv_kernel.hpp"
 
@@ -89,7 +89,7 @@ void fill_columns(const MbStrip& strip, uint8_t* band, int64_t begin, int64_t en
 
 /// Sums of four rows at one column -> bytes, side by side.
 INLINED inline void finish_expanded(const MbStrip& strip, const Band& band, int vector,
-                            const Ints (&sums)[kMbRows], uint8_t* to) {
+                                    const Ints (&sums)[kMbRows], uint8_t* to) {
     const auto parameter = [&](MbParameter which) {
         return Floats::load(strip.parameters + which * kMbChunk + vector * kMbLanes);
     };
@@ -100,8 +100,8 @@ INLINED inline void finish_expanded(const MbStrip& strip, const Band& band, int 
     Floats bytes[kMbRows];
     each<kMbRows>([&](auto r) INLINED {
         const Floats sum = to_floats(sums[r]);
-        const Floats value = times_sigmoid(fma(sum, scale, bias),
-                                           fma(sum, exponent_scale, exponent_bias));
+        const Floats value =
+            times_sigmoid(fma(sum, scale, bias), fma(sum, exponent_scale, exponent_bias));
         bytes[r] = fma(value, to_byte, offset);
     });
     const Ints packed = by_channel(pack(bytes[0], bytes[1], bytes[2], bytes[3]));
@@ -119,24 +119,21 @@ void expand_band(const MbStrip& strip, const Band& band, uint8_t* to) {
             at[kMbRows + r] = at[r] + second;
         }
         Ints sums[kVectors][2][kMbRows];
-        each<kVectors * 2 * kMbRows>([&](auto i) INLINED {
-            sums[i / 8][i / 4 % 2][i % 4] = Ints::zero();
-        });
+        each<kVectors * 2 * kMbRows>([&](auto i)
+                                         INLINED { sums[i / 8][i / 4 % 2][i % 4] = Ints::zero(); });
         const int8_t* weights = strip.expand_weights;
         for (int64_t k = 0; k < groups; ++k, weights += kVectors * 64) {
             Ints w[kVectors];
             each<kVectors>([&](auto v) INLINED { w[v] = Ints::load(weights + v * 64); });
             each<2 * kMbRows>([&](auto p) INLINED {
                 const Ints input = Ints::repeat_4_bytes(at[p] + 4 * k);
-                each<kVectors>([&](auto v) INLINED {
-                    dot4_to(sums[v][p / 4][p % 4], input, w[v]);
-                });
+                each<kVectors>([&](auto v)
+                                   INLINED { dot4_to(sums[v][p / 4][p % 4], input, w[v]); });
             });
         }
         uint8_t* cell = to + x * kCell;
-        each<kVectors>([&](auto v) INLINED {
-            finish_expanded(strip, band, v, sums[v][0], cell + v * 64);
-        });
+        each<kVectors>([&](auto v)
+                           INLINED { finish_expanded(strip, band, v, sums[v][0], cell + v * 64); });
         if (second == 0)
             continue;
         each<kVectors>([&](auto v) INLINED {
@@ -268,8 +265,8 @@ Ints depth_row(const MbStrip& strip, const DepthRow& row, int vector) {
         Floats bytes[kPlaces];
         each<kPlaces>([&](auto p) INLINED {
             const Floats sum = to_floats(kTwoBands ? first[p] + second[p] : first[p]);
-            const Floats value = times_sigmoid(fma(sum, scale, bias),
-                                               fma(sum, exponent_scale, exponent_bias));
+            const Floats value =
+                times_sigmoid(fma(sum, scale, bias), fma(sum, exponent_scale, exponent_bias));
             bytes[p] = fma(value, to_byte, offset);
         });
         const Bytes packed = pack(bytes[0], bytes[1], bytes[2], bytes[3]);
@@ -382,8 +379,8 @@ inline void finish_projected(const MbProject& project, const Ints (&sums)[kPlace
             return;
         const Floats byte = clamp_to_byte(fma(values[p], Floats::repeat(project.inner_scale),
                                               Floats::repeat(project.inner_bias)));
-        const Ints other = load_channels(
-            project.shortcut + (pixel + p) * project.out_channels + channel, valid);
+        const Ints other =
+            load_channels(project.shortcut + (pixel + p) * project.out_channels + channel, valid);
         const Floats rounded = fma(byte, Floats::repeat(project.inner_back_scale),
                                    Floats::repeat(project.inner_back_bias));
         values[p] = rounded + fma(to_floats(other), Floats::repeat(project.shortcut_scale),
@@ -398,8 +395,8 @@ inline void finish_projected(const MbProject& project, const Ints (&sums)[kPlace
         }
     }
     each<kPlaces>([&](auto p) INLINED {
-        values[p] = fma(values[p], Floats::repeat(project.out_scale),
-                        Floats::repeat(project.out_bias));
+        values[p] =
+            fma(values[p], Floats::repeat(project.out_scale), Floats::repeat(project.out_bias));
     });
     uint8_t bytes[kPlaces][kMbLanes];
     by_place(pack(values[0], values[1], values[2], values[3])).store(bytes);
@@ -417,9 +414,7 @@ template <int kPanel>
 void project_pixels(const MbProject& project, const int8_t* weights, int64_t first_vector,
                     int64_t place, int64_t pixels) {
     Ints sums[kPanel][2][kPlaces];
-    each<kPanel * kMbPixels>([&](auto i) INLINED {
-        sums[i / 8][i / 4 % 2][i % 4] = Ints::zero();
-    });
+    each<kPanel * kMbPixels>([&](auto i) INLINED { sums[i / 8][i / 4 % 2][i % 4] = Ints::zero(); });
     const uint8_t* from = project.scratch + place * kMbLanes;
     for (int64_t k = 0; k < project.in_vectors; ++k, from += pixels * kMbLanes) {
         for (int64_t part = 0; part < 4; ++part, weights += kPanel * 64) {
@@ -427,9 +422,7 @@ void project_pixels(const MbProject& project, const int8_t* weights, int64_t fir
             each<kPanel>([&](auto v) INLINED { w[v] = Ints::load(weights + v * 64); });
             each<kMbPixels>([&](auto p) INLINED {
                 const Ints input = Ints::repeat_4_bytes(from + p * kMbLanes + 4 * part);
-                each<kPanel>([&](auto v) INLINED {
-                    dot4_to(sums[v][p / 4][p % 4], input, w[v]);
-                });
+                each<kPanel>([&](auto v) INLINED { dot4_to(sums[v][p / 4][p % 4], input, w[v]); });
             });
         }
     }
@@ -470,9 +463,8 @@ void quantize(const float* from, uint8_t* to, int64_t count, float scale, float 
     int64_t i = 0;
     for (; i + 4 * kMbLanes <= count; i += 4 * kMbLanes) {
         Floats values[4];
-        each<4>([&](auto p) INLINED {
-            values[p] = fma(Floats::load(from + i + p * kMbLanes), s, b);
-        });
+        each<4>([&](auto p)
+                    INLINED { values[p] = fma(Floats::load(from + i + p * kMbLanes), s, b); });
         by_place(pack(values[0], values[1], values[2], values[3])).store(to + i);
     }
     if (i == count)

@@ -38,12 +38,13 @@ struct MbStrip {
     std::int64_t in_height, in_width, in_channels;
     std::int64_t height, width;  ///< of the expanded tensor
     /// 0: the input is the expanded tensor, of which this chunk begins at channel `first_channel`
-    /// and has `channels`, a multiple of 8; 1: product 1x1; 3: convolution 3x3, stride 2, of one input channel.
+    /// and has `channels`, a multiple of 8; 1: product 1x1; 3: convolution 3x3, stride 2, of one
+    /// input channel.
     std::int64_t expand;
-    std::int64_t expand_pad;  ///< rows and columns of zeros before a 3x3 input
+    std::int64_t expand_pad;   ///< rows and columns of zeros before a 3x3 input
     std::uint8_t expand_zero;  ///< the byte that stands for 0 in the input
     std::int64_t first_channel, channels;
-    std::int64_t vectors;              ///< of 16 channels, that hold them: 1..3
+    std::int64_t vectors;               ///< of 16 channels, that hold them: 1..3
     const std::int8_t* expand_weights;  ///< [depth / 4, 3, 16, 4]
     const float* parameters;            ///< [kMbParameters, 48]
     const std::uint8_t* zeros;          ///< [48], the bytes that stand for 0 in the expanded tensor
@@ -74,8 +75,8 @@ struct MbProject {
     const std::uint8_t* shortcut;  ///< [out_pixels, out_channels] or null
     float shortcut_scale, shortcut_bias;
     float out_scale, out_bias;
-    std::uint8_t* output;   ///< [out_pixels, out_channels]
-    float* float_output;    ///< [out_channels, out_pixels] or null: values before they are rounded
+    std::uint8_t* output;  ///< [out_pixels, out_channels]
+    float* float_output;   ///< [out_channels, out_pixels] or null: values before they are rounded
     std::int64_t pixel_begin, pixel_end;  ///< begin: a multiple of kMbPixels
     std::uint8_t* scratch;  ///< in_vectors * 16 * (pixels, rounded up to kMbPixels), aligned to 64
 };

@@ -23,8 +23,8 @@ enum Input : std::size_t {
     kExpand,
     kInputs
 };
-constexpr const char* kNames[] = {"x",           "depthwise", "project",     "hidden", "output",
-                                  "reduce", "reduce_bias", "excite", "excite_bias", "expand"};
+constexpr const char* kNames[] = {"x",      "depthwise",   "project", "hidden",      "output",
+                                  "reduce", "reduce_bias", "excite",  "excite_bias", "expand"};
 constexpr std::size_t kRanges = 14, kPads = 4;
 
 bool is_quantized_weight(std::size_t input) {

@@ -10,7 +10,7 @@ from mammofm_lite.native import mbconv_kernel
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "c_ext" / "src"
 FLAGS = [
-    *("-std=c++17", "-O1", "-g1", "-Wno-psabi", "-pthread"),
+    *("-std=c++17", "-O0", "-g1", "-Wno-psabi", "-pthread"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 ]
 VNNI = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")

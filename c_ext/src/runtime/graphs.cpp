@@ -263,7 +263,8 @@ Tensors Graph::run(const Tensors& inputs) {
     for (const auto& output : compiled_.outputs()) {
         const ov::Tensor found = request_.get_tensor(output);
         ov::Tensor copy(found.get_element_type(), found.get_shape());
-        found.copy_to(copy);
+        if (found.get_size() > 0)  // an empty one, of no box for example, has no memory to copy
+            found.copy_to(copy);
         check_finite(name_, *output.get_names().begin(), copy);
         for (const std::string& name : output.get_names())
             results[name] = copy;

@@ -68,12 +68,6 @@ def _after(node: Any, kind: str) -> Any:
     return _kind(consumers[0], kind)
 
 
-def _swish(node: Any) -> Any:
-    """x * sigmoid(x), without a factor within."""
-    _need(node.get_input_size() == 1)
-    return _kind(node, "Swish")
-
-
 def _constant(node: Any, port: int) -> Array:
     """Of a constant, or of one that is stored in half precision."""
     source = node.input_value(port).get_node()
@@ -81,6 +75,13 @@ def _constant(node: Any, port: int) -> Array:
         source = source.input_value(0).get_node()
     data: Array = _kind(source, "Constant").get_data()
     return data
+
+
+def _swish(node: Any) -> Any:
+    """x * sigmoid(x): without a factor within, or with one of 1."""
+    _kind(node, "Swish")
+    _need(node.get_input_size() == 1 or bool((_constant(node, 1) == 1).all()))
+    return node
 
 
 def _range(quantizer: Any) -> tuple[Array, Array]:

@@ -45,7 +45,7 @@ def int8_encoder(size: tuple[int, int], outputs: dict[str, list[int]]) -> Any:
     x = quantizer(opset.subtract(x, np.float32(4)), *RANGES["x"])
     for block in CHAIN[:-1]:
         x, fine = stock(block, x)
-    x, coarse = stock(CHAIN[-1], x)
+    coarse, _ = stock(CHAIN[-1], x)
     maps = {
         "c3": projected(fine, outputs["c3"][1]),
         "c4": projected(coarse, outputs["c4"][1]),

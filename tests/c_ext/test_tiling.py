@@ -116,6 +116,13 @@ def test_another_form_stays(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     assert types(model) == before
 
 
+def test_a_swish_with_a_factor_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = opset.swish
+    monkeypatch.setattr(opset, "swish", lambda x: plain(x, np.float32(1.5)))
+    model = encoder([PLAIN], (12, 10), [])
+    assert tile(model) == []
+
+
 def test_a_float_graph_stays() -> None:
     x = opset.parameter([1, 8, 9, 9], np.float32)
     weights = np.ones((8, 1, 1, 3, 3), np.float32)

@@ -64,13 +64,6 @@ Node after(const Node& node, const char* kind) {
     return of_kind(found[0], kind);
 }
 
-/// x * sigmoid(x), without a factor within.
-Node swish(const Node& node) {
-    of_kind(node, "Swish");
-    need(node->get_input_size() == 1);
-    return node;
-}
-
 /// A constant, or one that is stored in half precision.
 std::shared_ptr<ov::op::v0::Constant> constant(const Node& node, std::size_t port) {
     Node source = node->get_input_node_shared_ptr(port);
@@ -79,6 +72,16 @@ std::shared_ptr<ov::op::v0::Constant> constant(const Node& node, std::size_t por
     auto found = ov::as_type_ptr<ov::op::v0::Constant>(source);
     need(found != nullptr);
     return found;
+}
+
+/// x * sigmoid(x): without a factor within, or with one of 1.
+Node swish(const Node& node) {
+    of_kind(node, "Swish");
+    if (node->get_input_size() == 1)
+        return node;
+    const Floats factors = constant(node, 1)->cast_vector<float>();
+    need(std::all_of(factors.begin(), factors.end(), [](float one) { return one == 1.0f; }));
+    return node;
 }
 
 struct Ranges {

@@ -106,7 +106,7 @@ def attention_precision(asked: str = "float32") -> str:
     KernelError
         The extension is missing or cannot be loaded, or ``MAMMOFM_ATTENTION`` holds another word.
     """
-    library = _library()
+    library = compiled_library()
     error: bytes | None = library.mammofm_attention_precision_error()
     if error is not None:
         raise KernelError(error.decode())
@@ -124,7 +124,7 @@ def mbconv_kernel() -> str:
         As `instruction_set`.
     """
     instruction_set()
-    name: bytes = _library().mammofm_mbconv_kernel()
+    name: bytes = compiled_library().mammofm_mbconv_kernel()
     return name.decode()
 
 

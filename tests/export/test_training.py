@@ -249,9 +249,7 @@ def test_phantoms_are_rendered_once_and_alike(
     assert told == [(2, 3), (3, 3)]
     assert all(map(np.array_equal, [study.views["R-CC"].image for study in again], before))
     for seeds in (range(3, 4), range(3, 6)):  # fewer, then as many as before
-        again = make_studies(
-            tmp_path, replace(plan, seeds=seeds), workers=0, tell=lambda *n: None
-        )
+        again = make_studies(tmp_path, replace(plan, seeds=seeds), workers=0, tell=lambda *n: None)
         assert [truth.seed for truth in again.truths()] == list(seeds)
     other = replace(plan, seeds=range(3, 4), preprocessing=PreprocessingSpec(64, 48))
     make_studies(tmp_path, other, workers=0, tell=lambda *n: None)

@@ -168,10 +168,9 @@ def test_floats_are_rounded_first(answer: Answer) -> None:
 
 def test_instruction_sets_agree() -> None:
     """The kernel of this process is the highest one that the CPU has."""
-    flags = Path("/proc/cpuinfo").read_text()
     has = supported_instruction_sets()[-1]
-    vnni = has == "avx512" and "avx512_vnni" in flags
-    assert mbconv_kernel() == ("avx512vnni" if vnni else min(has, "avx2", key=len))
+    runs = {"avx512": "avx2", "avx512_vnni": "avx512vnni"}
+    assert mbconv_kernel() == runs.get(has, has)
 
 
 # -------------------- the node

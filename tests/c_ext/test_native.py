@@ -132,8 +132,8 @@ def test_a_damaged_library_is_said_to_be_unloadable(
 ) -> None:
     damaged = tmp_path / "libmammofm_openvino.so"
     damaged.write_bytes(b"not a library")
-    native._library.cache_clear()
+    native.compiled_library.cache_clear()
     monkeypatch.setattr(native, "extension_path", lambda: damaged)
     with pytest.raises(KernelError, match=r"cannot be loaded: .*(invalid ELF|file too short)"):
         native.instruction_set()
-    native._library.cache_clear()
+    native.compiled_library.cache_clear()

@@ -212,7 +212,8 @@ bool round_keys(const Keys& keys, std::int64_t depth, const float* centre, const
             return false;
         block.unit[k] = row.unit;
         block.hidden[k] = 0.0f;
-        block.start[k] = -128 * row.sum;
+        // Unsigned, for sums of what NaN was rounded to may wrap around; nobody uses those.
+        block.start[k] = static_cast<std::int32_t>(-128u * static_cast<std::uint32_t>(row.sum));
     }
     for (int k = keys.count; k < whole; ++k) {
         for (std::int64_t d = 0; d < padded; d += kLanes)

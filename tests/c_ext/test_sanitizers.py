@@ -1,4 +1,4 @@
-"""Kernels and dispatcher under AddressSanitizer and UndefinedBehaviorSanitizer, per CPU kind.
+"""Kernels and dispatcher under AddressSanitizer and UBSan, on every instruction set of the machine.
 
 OpenVINO is not built with them, so its one header that the dispatcher needs is replaced, and the
 flags of each instruction set are read from CMakeLists.txt.

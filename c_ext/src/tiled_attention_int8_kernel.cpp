@@ -167,7 +167,8 @@ Rounded round_row(const float* row, const float* centre, std::int64_t depth, flo
     Ints sum = Ints::broadcast(0);
     for (std::int64_t d = 0; d < depth; d += kLanes) {
         const Vec x = load_columns(row, d, depth) - Vec::load(centre + d);
-        const Ints whole = to_ints(x * steps);
+        // The maximum only matters for NaN, which it replaces.
+        const Ints whole = to_ints(max(x * steps, Vec::broadcast(-127.0f)));
         whole.store_bytes(to + d);
         sum = sum + whole;
     }
@@ -212,8 +213,7 @@ bool round_keys(const Keys& keys, std::int64_t depth, const float* centre, const
             return false;
         block.unit[k] = row.unit;
         block.hidden[k] = 0.0f;
-        // Unsigned, for sums of what NaN was rounded to may wrap around; nobody uses those.
-        block.start[k] = static_cast<std::int32_t>(-128u * static_cast<std::uint32_t>(row.sum));
+        block.start[k] = -128 * row.sum;
     }
     for (int k = keys.count; k < whole; ++k) {
         for (std::int64_t d = 0; d < padded; d += kLanes)

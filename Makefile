@@ -57,11 +57,16 @@ FULL := build/full.mfm
 $(FULL): $(VENV)/.bench export/recipes/full-synthetic.toml
 	$(BIN)/mammofm-lite export export/recipes/full-synthetic.toml -o $@ --force
 
-bench: $(VENV)/.bench $(FULL) ## latency and memory, of the demo and the full-size bundle, and the peers beside them
+FULL8 := build/full-int8.mfm
+$(FULL8): $(FULL)
+	$(BIN)/mammofm-lite quantize $(FULL) --phantoms 3 -o $@ --rounds 0 --accept-drift --force
+
+bench: $(VENV)/.bench $(FULL) $(FULL8) ## latency and memory, of the demo and the full-size bundle, and the peers beside them
 	$(BIN)/mammofm-lite bench
 	$(BIN)/mammofm-lite bench --bundle $(FULL)
 	$(BIN)/python benchmarks/peers.py $(FULL)
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/encoder.py $(FULL) $(FULL8)
 
 # Stopped at any moment, the same command goes on. HOURS=0.1 tries it out.
 HOURS := 2.2

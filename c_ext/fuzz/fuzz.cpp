@@ -20,10 +20,8 @@
 #include "runtime/bundle.hpp"
 #include "runtime/failure.hpp"
 #include "runtime/grammar.hpp"
-#include "runtime/graphs.hpp"
 #include "runtime/inputs.hpp"
 #include "runtime/prepare.hpp"
-#include "runtime/report.hpp"
 #include "runtime/tokenizer.hpp"
 
 namespace {
@@ -50,7 +48,7 @@ void write_file(const std::string& name, std::string_view data) {
 /// The description, over files that are as it says only by luck: hashing is not what is tested.
 void open_a_bundle(std::string_view data) {
     write_file("bundle.json", data);
-    graph_contracts(open_bundle(scratch()));
+    open_bundle(scratch());
 }
 
 /// Every word of a language can be spoken and read again.
@@ -69,7 +67,7 @@ void speak(const Grammar& grammar, const Tokenizer& tokenizer) {
     }
     if (tokens.size() > automaton.longest())
         std::abort();
-    read_report(grammar, language, tokenizer.decode(tokens));
+    language.read(tokenizer.decode(tokens));
 }
 
 std::string demo_folder;

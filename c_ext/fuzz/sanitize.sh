@@ -24,7 +24,7 @@ build() { # NAME SANITIZERS
 	cmake -G Ninja -S c_ext -B "build/sanitize/$1" -DPython_EXECUTABLE="$(command -v python)" \
 		-DMAMMOFM_SANITIZE="$2" -DMAMMOFM_FUZZ=ON >"$work/cmake.log"
 	cmake --build "build/sanitize/$1"
-	flags=(-fsanitize="$2" -g -Ic_ext/include -Lbuild/"$1" -Wl,-rpath,"$PWD/build/sanitize/$1" -lmammofm)
+	flags=(-fsanitize="$2" -g -Ic_ext/include -L"build/sanitize/$1" -Wl,-rpath,"$PWD/build/sanitize/$1" -lmammofm)
 	gcc -std=c99 c_ext/examples/analyse.c "${flags[@]}" -o "$work/analyse"
 	g++ -std=c++17 -pthread c_ext/examples/two_threads.cpp "${flags[@]}" -o "$work/two_threads"
 }

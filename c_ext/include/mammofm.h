@@ -126,7 +126,8 @@ enum { MFM_LOG_INFO = 1, MFM_LOG_WARNING = 2 };
  * that identifies a patient. The library writes nowhere else. */
 typedef void (*mfm_log_callback)(void* user, mfm_log_level level, const char* line);
 
-/* A callback must return: no exception, no longjmp through the library. */
+/* A callback must return: no exception, no longjmp through the library; and it must not call the
+ * library with the model that is running, whose turn it would wait for. */
 
 /* ---------------------------------------------------------------- models */
 

@@ -10,16 +10,12 @@
 #include "bundle.hpp"
 #include "graphs.hpp"
 #include "heads.hpp"
+#include "inputs.hpp"
 #include "report.hpp"
 #include "results.hpp"
 #include "stages.hpp"
 
 namespace mammofm {
-
-struct StudyInput {
-    std::string study_instance_uid;
-    std::vector<ViewInput> views;  // in the caller's order, each of another kind
-};
 
 /// Not for use by two threads at once.
 class Engine {

@@ -2,10 +2,20 @@
 
 #pragma once
 
-#include "engine.hpp"
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bundle.hpp"
 #include "mammofm.h"
+#include "prepare.hpp"
 
 namespace mammofm {
+
+struct StudyInput {
+    std::string study_instance_uid;
+    std::vector<ViewInput> views;  // in the caller's order, each of another kind
+};
 
 /// The options as this library knows them; all zero for NULL.
 mfm_run_options read_run_options(const mfm_run_options* options);

@@ -176,6 +176,11 @@ def _check_cad_finding(dataset: Dataset, item: Dataset, mark: Mark, answered: An
     assert children["112040"].UID.startswith("2.25.")
     assert "mammofm-test" in children["111001"].TextValue
     assert "1.2.3" in children["111003"].TextValue
+    kind = item.ConceptCodeSequence[0].CodeValue
+    known = {"mass": "129793001", "calcifications": "129769006", "distortion": "129792006"}
+    assert kind == known.get(mark.label, "111099")
+    if kind == "111099":
+        assert children["111058"].TextValue == mark.label
     certainty = children["111012"].MeasuredValueSequence[0]
     assert abs(float(certainty.NumericValue) - 100 * mark.score) <= 5e-4
     assert certainty.MeasurementUnitsCodeSequence[0].CodeValue == "%"

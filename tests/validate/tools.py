@@ -77,12 +77,16 @@ DCIODVFY_KNOWN = (
     "Unrecognized defined term <99MAMMOFMLITE>",
 )
 # TID 1500's rows for evaluations of any name are parameters, which the validator does not fill in;
-# the template may be extended. It tries a group with an outline (TID 1410) as one without, too; our
-# own checks look at the group's template. And its own template has two blanks in the last name.
+# the template may be extended. It counts outlines in all groups together where the standard looks
+# at one group, so it holds groups without one (TID 1501) against TID 1410, or the other way round;
+# our own checks look at every group. And its own template has two blanks in the last name.
 PIXELMED_KNOWN = (
     '/CONTAINER (125007,DCM,"Measurement Group")/CODE (',
     '/CONTAINER (125007,DCM,"Measurement Group")/TEXT (',
     "template ID encoded in first row container 1410 does not match expected template ID 1501",
+    "template ID encoded in first row container 1501 does not match expected template ID 1410",
+    '"Measurement Group")/[Row 5] SCOORD (111030,DCM,"Image Region"): within',
+    '"Measurement Group")/[Row 7] IMAGE (121214,DCM,"Referenced Segmentation Frame"): within',
     '("Failed Detections") than code meaning in template concept name ("Failed  Detections")',
 )
 DSRDUMP_KNOWN = (

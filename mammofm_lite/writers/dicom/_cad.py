@@ -23,6 +23,7 @@ from ._codes import (
     BREAST_SIDES,
     CERTAINTY,
     PERCENT,
+    SELECTED_REGION,
     VIEWS,
     Code,
     cad_finding,
@@ -72,6 +73,8 @@ _ALGORITHM_VERSION: Final = dcm("111003", "Algorithm Version")
 _ALGORITHM_PARAMETERS: Final = dcm("111002", "Algorithm Parameters")
 _CENTRE: Final = dcm("111010", "Center")
 _OUTLINE: Final = dcm("111041", "Outline")
+
+_REGION: Final = dcm("111058", "Selected Region Description")
 
 _DETECTIONS: Final = dcm("111064", "Summary of Detections")
 _SUCCESSFUL: Final = dcm("111063", "Successful Detections")
@@ -174,10 +177,11 @@ def _individual(case: Case, tracked: TrackedMark) -> "Dataset":
 
 def _single_image_finding(case: Case, tracked: TrackedMark) -> "Dataset":
     mark, place = tracked.mark, _place(case, tracked.image)
-    return code(
+    kind = cad_finding(mark.label)
+    finding = code(
         "CONTAINS",
         _FINDING,
-        cad_finding(mark.label),
+        kind,
         code("HAS CONCEPT MOD", _INTENT, _REQUIRED),
         text("HAS OBS CONTEXT", _TRACKING, tracked.title),
         item("HAS OBS CONTEXT", "UIDREF", _TRACKING_UID, UID=tracked.uid),
@@ -186,6 +190,9 @@ def _single_image_finding(case: Case, tracked: TrackedMark) -> "Dataset":
         scoord(_CENTRE, "POINT", tracked.centre, place),
         scoord(_OUTLINE, "POLYLINE", tracked.corners, place),
     )
+    if kind == SELECTED_REGION:  # TID 4013
+        with_children(finding, text("HAS PROPERTIES", _REGION, mark.label))
+    return finding
 
 
 def _algorithm(case: Case) -> Iterator["Dataset"]:

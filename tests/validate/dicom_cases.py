@@ -108,7 +108,7 @@ MODEL = ModelInfo(
     intended_use="Tests.",
     file_sha256=MappingProxyType({}),
 )
-SOFTWARE = SoftwareInfo("0.1.0", "2026.4.1", "avx2", "a CPU", 2)
+SOFTWARE = SoftwareInfo("0.1.0", "2026.4.1", "avx2", "float32", "a CPU", 2, {})
 
 
 def answer(

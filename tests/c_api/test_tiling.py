@@ -95,7 +95,9 @@ def test_the_answers_of_heads_alone_name_their_graphs_alone(
     """Whatever was asked before."""
     c_model.run(phantom)
     software = json.loads(c_model.run(phantom, heads=("diagnosis",)).json())["software"]
-    assert (software["attention"], software["kernels"]) == ("none", {})
+    assert software["attention"] == "none"
+    assert set(software["kernels"]) <= {"encoder_view.xml"}  # where the CPU runs TiledMBConv
     software = json.loads(c_model.run(phantom, heads=("report",)).json())["software"]
     assert software["attention"] == "float32"
-    assert {"head_report_fusion.xml", "head_report_decoder.xml"} == set(software["kernels"])
+    heads = set(software["kernels"]) - {"encoder_view.xml"}
+    assert heads == {"head_report_fusion.xml", "head_report_decoder.xml"}

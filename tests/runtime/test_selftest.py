@@ -187,7 +187,7 @@ def test_an_altered_file_fails(copy: Path) -> None:
 
 @pytest.fixture
 def no_extension(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    cached = (native.extension_path, native._library)
+    cached = (native.extension_path, native.compiled_library)
     for function in cached:
         function.cache_clear()
     monkeypatch.setattr(native, "_candidates", list)

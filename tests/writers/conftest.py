@@ -24,7 +24,7 @@ class Answered:
 @pytest.fixture(scope="session")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
     folder: Path = tmp_path_factory.mktemp("answered")
-    write_phantom(folder, seed=23, options=PhantomOptions(574, 478, 0.4))
+    write_phantom(folder, seed=21, options=PhantomOptions(574, 478, 0.4))
     model = Model.load(threads=1)
     study = read_study(folder)
     return Answered(study, model.infer(study), model.bundle)

@@ -498,7 +498,9 @@ def test_printed(page: Any) -> None:
         page.call("Emulation.setEmulatedMedia", media="")
     printed = page.pdf()
     assert printed.startswith(b"%PDF")
-    assert 2 <= printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") <= 8
+    assert (
+        2 <= printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") <= 12
+    )  # the model card may be long
 
 
 def test_without_scripts(browser: Any, page_file: Path) -> None:

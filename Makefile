@@ -33,10 +33,13 @@ $(VENV)/.lint: pyproject.toml $(PINS) | $(BIN)/python
 	$(PIP) install --quiet --constraint $(PINS) $$(sed -n '/^lint = \[/,/^\]/p' pyproject.toml | grep -oE '"[^"]+"' | tr -d '"') 
 	@touch $@
 
-demo: $(VENV)/.runtime ## make a synthetic study, run the four heads of the demo bundle on it, show the results
-	$(BIN)/mammofm-lite phantom demo-study --seed 23 --force
-	$(BIN)/mammofm-lite infer demo-study -o demo-out --write json,text,png,html --force
-	@echo; ls -1 demo-out; echo 'open demo-out/result.html in a browser'
+# Seeds chosen to show both: of 23 a spiculated cancer and benign calcifications in the right breast, of 1 nothing.
+demo: $(VENV)/.runtime ## make a study with a cancer and a normal one, run the four heads on both, show the results
+	$(BIN)/mammofm-lite phantom demo-study/cancer --seed 23 --force
+	$(BIN)/mammofm-lite infer demo-study/cancer -o demo-out/cancer --write json,text,png,html --force
+	$(BIN)/mammofm-lite phantom demo-study/normal --seed 1 --force
+	$(BIN)/mammofm-lite infer demo-study/normal -o demo-out/normal --write json,text,png,html --force
+	@echo; ls -1 demo-out/*; echo 'open demo-out/cancer/result.html in a browser'
 
 test: $(VENV)/.develop ## install what the tests need, run them all
 	$(BIN)/python -m pytest

@@ -38,6 +38,18 @@ def real_exam() -> Path:
 
 
 @pytest.fixture(scope="session")
+def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration model in float32 with synthetic weights; not to be changed."""
+    pytest.importorskip("torch")
+    from mammofm_lite.export.build import export_bundle
+
+    recipe = Path(__file__).parents[1] / "export" / "recipes" / "demo-synthetic.toml"
+    target = tmp_path_factory.mktemp("float") / "demo.mfm"
+    export_bundle(recipe, target)
+    return target
+
+
+@pytest.fixture(scope="session")
 def ask_bundles() -> ModuleType:
     """``tests/ask_bundles.py``: makes small bundles that carry a text encoder."""
     path = Path(__file__).parent / "ask_bundles.py"

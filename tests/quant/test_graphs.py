@@ -150,10 +150,12 @@ def test_runs_share_out_every_layer_once() -> None:
     assert operation_runs(model, 5, layer_names(model)) == []
 
 
-def test_compressed_weights_keep_our_operations_and_the_decoders_state(tmp_path: Path) -> None:
+def test_compressed_weights_keep_our_operations_and_the_decoders_state(
+    tmp_path: Path, float_bundle: Path
+) -> None:
     """Weights rounded to 8 bits per channel: the logits' error is a few percent of their spread."""
     rng = np.random.default_rng(0)
-    path = DEMO / "head_report_decoder.xml"
+    path = float_bundle / "head_report_decoder.xml"
     model = compress_weights(path)
     save_graph(model, tmp_path / "decoder.xml", half_weights=True)
     assert (tmp_path / "decoder.bin").stat().st_size < 0.6 * path.with_suffix(".bin").stat().st_size

@@ -631,7 +631,7 @@ def test_a_choice_with_absurdly_many_options(bundle: Path, study: Path) -> None:
         ("head_prognosis.xml", {"risk": [0.5, 0.4, 0.5, 0.6, 0.7]}, "a risk that decreases"),
         ("head_prognosis.xml", {"peak": np.full((5, 2, 2), 17)}, "a peak outside its map"),
         ("head_prognosis.xml", {"peak": np.full((5, 2, 2), -1)}, "a peak outside its map"),
-        ("head_localization.xml", {"scores": np.ones(3), "labels": [0, 1, 2]}, "labels beyond"),
+        ("head_localization.xml", {"scores": np.ones(3), "labels": [0, 1, 5]}, "labels beyond"),
         ("head_localization.xml", {"scores": np.ones(2)}, "3 boxes, 2 scores and 3 labels"),
     ],
 )

@@ -13,9 +13,8 @@ from typing import Final
 
 from mammofm_lite.errors import ExportError
 from mammofm_lite.phantom import PhantomOptions
-from mammofm_lite.phantom._anatomy import draw_body, draw_view
-from mammofm_lite.phantom._plan import Planted, plan
-from mammofm_lite.views import STANDARD_VIEWS
+from mammofm_lite.phantom._plan import Planted
+from mammofm_lite.phantom._render import draw_plan
 
 __all__ = ["RARE", "rare_seeds"]
 
@@ -47,9 +46,8 @@ def rare_seeds(seeds: Iterable[int], count: int, options: PhantomOptions) -> tup
 
 
 def _looks(seed: int, options: PhantomOptions) -> set[str]:
-    body = draw_body(seed, options)
-    views = {view: draw_view(seed, body, view, options) for view in STANDARD_VIEWS}
-    return {_look(lesion) for lesion in plan(seed, body, views, options).lesions}
+    _, _, planned = draw_plan(seed, options)
+    return {_look(lesion) for lesion in planned.lesions}
 
 
 def _look(lesion: Planted) -> str:

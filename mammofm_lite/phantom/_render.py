@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..views import STANDARD_VIEWS, ViewName, laterality, projection
 from ..writers._font import text_mask
-from ._anatomy import ViewAnatomy, draw_body, draw_view
+from ._anatomy import Body, ViewAnatomy, draw_body, draw_view
 from ._draw import signal
 from ._exposure import Exposure
 from ._grid import Floats, Grid, as_floats
@@ -24,7 +24,7 @@ from ._texture import Coefficients, Noise, band_law, bulk_law, step_for, tissue_
 from ._tissue import Fields, tissue
 from ._truth import Box, PhantomPrecursor, PhantomTruth
 
-__all__ = ["render_phantom"]
+__all__ = ["draw_plan", "render_phantom"]
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -54,6 +54,15 @@ class _Detector:
         pixels = Grid(options.rows, min(int(np.ceil(width / spacing)), options.columns), spacing)
         coarse = Grid.covering(options.height_mm, pixels.columns * spacing, step_for(spacing))
         return cls(pixels, coarse)
+
+
+def draw_plan(
+    seed: int, options: PhantomOptions
+) -> tuple[Body, Mapping[ViewName, ViewAnatomy], Plan]:
+    """The body of a seed, its views and what is planted in them; nothing is rendered yet."""
+    body = draw_body(seed, options)
+    anatomies = {view: draw_view(seed, body, view, options) for view in STANDARD_VIEWS}
+    return body, anatomies, plan(seed, body, anatomies, options)
 
 
 def render_phantom(
@@ -88,10 +97,8 @@ def render_phantom(
     """
     check_seed(seed)
     options = options or PhantomOptions()
-    body = draw_body(seed, options)
-    anatomies = {view: draw_view(seed, body, view, options) for view in STANDARD_VIEWS}
+    body, anatomies, planned = draw_plan(seed, options)
     detector = _Detector.for_views(anatomies, options)
-    planned = plan(seed, body, anatomies, options)
     views = {
         view: _view(seed, anatomy, detector, planned, options)
         for view, anatomy in anatomies.items()

@@ -52,12 +52,22 @@ def float_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ask_bundles() -> ModuleType:
     """``tests/ask_bundles.py``: makes small bundles that carry a text encoder."""
-    path = Path(__file__).parent / "ask_bundles.py"
-    spec = importlib.util.spec_from_file_location("ask_bundles", path)
+    return _module("ask_bundles")
+
+
+@pytest.fixture(scope="session")
+def browser_driver() -> ModuleType:
+    """``tests/browser.py``: drives a headless browser."""
+    return _module("browser")
+
+
+def _module(name: str) -> ModuleType:
+    """A file beside this one, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["ask_bundles"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -6,9 +6,7 @@ another.
 
 import dataclasses
 import http.server
-import importlib.util
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from io import BytesIO
@@ -28,24 +26,12 @@ from mammofm_lite.writers.html import Picture, html_page
 SHIFT, CTRL = 8, 2
 
 
-def _driver() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "browser.py"
-    spec = importlib.util.spec_from_file_location("browser", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["browser"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    driver = _driver()
-    path = driver.find_browser()
+def browser(browser_driver: ModuleType) -> Iterator[Any]:
+    path = browser_driver.find_browser()
     if path is None:
         pytest.skip("no Chromium found: apt-get install chromium, or set MAMMOFM_BROWSER")
-    browser = driver.Browser(path)
+    browser = browser_driver.Browser(path)
     yield browser
     browser.close()
 

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +37,22 @@ def reference() -> Path:
 def real_exam() -> Path:
     """One real four-view exam; skips where it is absent."""
     return _folder(SHARED / "data" / "real-exam", "the real exam")
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in a process of its own, whatever its exit status."""
+
+    def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from mammofm_lite.cli import main; main()"]
+        return subprocess.run(
+            command + [str(argument) for argument in arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return _run
 
 
 @pytest.fixture(scope="session")

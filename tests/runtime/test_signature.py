@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,17 +166,7 @@ def test_without_the_extra(signed: Path, keys: Path, monkeypatch: pytest.MonkeyP
         verify(signed, keys / "ours.pub.pem")
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from mammofm_lite.cli import main; main()"]
-    return subprocess.run(
-        command + [str(argument) for argument in arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line(run: Any, tmp_path: Path) -> None:
     bundle = tmp_path / "b.mfm"
     shutil.copytree(demo_bundle_path(), bundle)
     done = run("bundle", "sign", bundle, "--key", tmp_path / "k.pem", "--new-key")

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -504,17 +503,7 @@ def test_short_text_keeps_whole_characters() -> None:
 # -------------------- the command line
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from mammofm_lite.cli import main; main()"]
-    return subprocess.run(
-        command + [str(argument) for argument in arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_infer_writes_them(tmp_path: Path) -> None:
+def test_infer_writes_them(run: Any, tmp_path: Path) -> None:
     """The demonstration bundle, with a patient whom no stream and no name of a file may tell."""
     study, output = tmp_path / "study", tmp_path / "out"
     write_phantom(study, seed=23)
@@ -536,7 +525,9 @@ def test_infer_writes_them(tmp_path: Path) -> None:
     assert {"structured_report", "presentation_state"} <= decisions
 
 
-def test_the_files_are_read_before_the_model_runs(plain: cases.Answered, tmp_path: Path) -> None:
+def test_the_files_are_read_before_the_model_runs(
+    run: Any, plain: cases.Answered, tmp_path: Path
+) -> None:
     cases.edit(plain.folder, "R-CC", PatientName="Ander^Eva")
     done = run("infer", plain.folder, "-o", tmp_path / "out", "--write", "gsps")
     assert done.returncode == 3

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import click
+import torch
 
 from mammofm_lite.errors import MammoFMError
 
 from .loop import print_line
-from .plan import Plan
+from .plan import Machine, Plan
 from .run import Training
 
 _RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
@@ -30,10 +31,11 @@ def main(
     Leaves model.pth, demo.toml and the bundle demo.mfm in it.
     """
     try:
-        plan = Plan.smoke(seed=seed) if smoke else Plan.for_hours(hours, seed=seed)
+        cores = workers if workers is not None else os.cpu_count() or 1
+        machine = Machine(cores, torch.cuda.is_available())
+        plan = Plan.smoke(seed=seed) if smoke else Plan.for_hours(hours, machine, seed=seed)
         output.mkdir(parents=True, exist_ok=True)
-        count = workers if workers is not None else os.cpu_count() or 1
-        bundle = Training(recipe, output, plan, count, print_line).run()
+        bundle = Training(recipe, output, plan, machine, print_line).run()
     except MammoFMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -5,7 +5,7 @@ Everything is drawn from the generator that is given, so a step depends on its n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,49 +16,76 @@ from torch.nn import functional
 from mammofm_lite.phantom import PhantomLesion
 from mammofm_lite.views import STANDARD_VIEWS, ViewName
 
-from .data import Study, View
-from .losses import Targets
+from .data import Study
+from .losses import NO_BOX, Aims, Targets, aims_of
 from .network import DENSE_CLASSES, DENSITIES
 
-__all__ = ["CropPlan", "Pictures", "crops", "greys", "targets_of", "whole_views"]
+__all__ = ["CropPlan", "Pictures", "crops", "targets_of", "whole_views"]
 
 Floats = npt.NDArray[np.float32]
+UInt8s = npt.NDArray[np.uint8]
 
 _ON_SOMETHING: Final = 0.7  # share of the crops that are drawn around a lesion or precursor
 _KEPT: Final = 0.5  # part of a box that a crop must hold for the box to count
-_FLAT: Final = np.zeros((0, 4), np.float32)
+_PRECURSOR: Final = DENSE_CLASSES.index("precursor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pictures:
-    """What a step sees.
+    """What a step sees, as it is drawn: on the CPU, in 8 bits.
 
     Attributes
     ----------
-    grey
-        float32 ``[n, 1, height, width]``, 0 to 1.
-    targets
-        Per picture.
+    stored
+        uint8 ``[n, 1, height, width]``.
+    limits
+        float32 ``[n, 2]``: what is black and what is white, of the view that each comes from.
+    aims
+        What they show.
     density
         int64 ``[n]``, of the woman.
+    alike
+        So many in a row are of one examination, and vary together.
+    noise
+        Seed of the variation; ``None`` leaves them as they are.
     """
 
-    grey: Tensor
-    targets: tuple[Targets, ...]
+    stored: Tensor
+    limits: Tensor
+    aims: Aims
     density: Tensor
+    alike: int = 1
+    noise: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return int(self.stored.shape[2]), int(self.stored.shape[3])
+
+    def grey(self, device: torch.device) -> Tensor:
+        """float32 ``[n, 1, height, width]`` from 0 to 1, as the encoder's graph scales views."""
+        low, high = self.limits.to(device)[:, :, None, None, None].unbind(1)
+        grey = (self.stored.to(device).float() - low) / (high - low)
+        if self.noise is None:
+            return grey
+        return vary(grey, torch.Generator(device).manual_seed(self.noise), alike=self.alike)
 
 
 def targets_of(study: Study, view: ViewName, kinds: Sequence[str]) -> Targets:
     """What a whole view shows."""
     shown = study.views[view]
     lesions = [study.truth.lesions[index] for index in shown.lesions]
-    flags = np.array([_flags(lesion) for lesion in lesions], np.float32)
+    early = len(shown.precursor)
+    flags = np.zeros((len(lesions) + early, len(DENSE_CLASSES)), np.float32)
+    for row, lesion in zip(flags, lesions, strict=False):
+        row[:] = _flags(lesion)
+    flags[len(lesions) :, _PRECURSOR] = 1
+    labels = [kinds.index(lesion.kind) for lesion in lesions] + [NO_BOX] * early
     return Targets(
-        boxes=_wide_enough(shown.boxes),
-        labels=np.array([kinds.index(lesion.kind) for lesion in lesions], np.int64),
-        flags=flags.reshape(-1, len(DENSE_CLASSES)),
+        boxes=_wide_enough(np.concatenate([shown.boxes, shown.precursor])),
+        labels=np.array(labels, np.int64),
+        flags=flags,
         malignant=any(lesion.malignant for lesion in lesions),
-        precursors=shown.precursor,
     )
 
 
@@ -74,15 +101,16 @@ def _wide_enough(boxes: Floats) -> Floats:
     return np.concatenate([boxes[:, :2], upper], axis=1)
 
 
-def greys(view: View) -> Floats:
-    """A prepared view from 0 to 1, as the encoder's graph scales it: float32 [height, width]."""
-    image = view.image.astype(np.float32)
-    low, high = float(image.min()), float(image.max())
-    return (image - low) / np.float32(high - low)
+def _limits(image: UInt8s) -> tuple[float, float]:
+    return float(image.min()), float(image.max())
 
 
 def _densities(studies: Sequence[Study]) -> Tensor:
     return torch.tensor([DENSITIES.index(study.truth.density) for study in studies])
+
+
+def _noise(random: np.random.Generator) -> int:
+    return int(random.integers(2**62))
 
 
 # -------------------- whole views
@@ -92,12 +120,16 @@ def whole_views(
     studies: Sequence[Study], kinds: Sequence[str], random: np.random.Generator | None
 ) -> Pictures:
     """All views of some studies, view by view within a study; varied where `random` is given."""
-    grey = np.stack([greys(s.views[view]) for s in studies for view in STANDARD_VIEWS])
-    pictures = torch.from_numpy(grey[:, None])
-    if random is not None:
-        pictures = vary(pictures, random, alike=len(STANDARD_VIEWS))
-    targets = tuple(targets_of(s, view, kinds) for s in studies for view in STANDARD_VIEWS)
-    return Pictures(pictures, targets, _densities(studies).repeat_interleave(len(STANDARD_VIEWS)))
+    views = [(study, view) for study in studies for view in STANDARD_VIEWS]
+    stored = np.stack([study.views[view].image for study, view in views])
+    return Pictures(
+        stored=torch.from_numpy(stored[:, None]),
+        limits=torch.tensor([_limits(image) for image in stored]),
+        aims=aims_of([targets_of(study, view, kinds) for study, view in views]),
+        density=_densities(studies).repeat_interleave(len(STANDARD_VIEWS)),
+        alike=len(STANDARD_VIEWS),
+        noise=None if random is None else _noise(random),
+    )
 
 
 # -------------------- crops
@@ -117,30 +149,39 @@ def crops(
     """Crops of random views, most of them around something; flipped and varied."""
     chosen = [studies[int(random.integers(len(studies)))] for _ in range(plan.count)]
     drawn = [_crop(study, plan.size, kinds, random) for study in chosen]
-    grey = torch.from_numpy(np.stack([picture for picture, _ in drawn])[:, None])
-    targets = tuple(target for _, target in drawn)
-    return Pictures(vary(grey, random, alike=1), targets, _densities(chosen))
+    return Pictures(
+        stored=torch.from_numpy(np.stack([crop.picture for crop in drawn])[:, None]),
+        limits=torch.tensor([crop.limits for crop in drawn]),
+        aims=aims_of([crop.targets for crop in drawn]),
+        density=_densities(chosen),
+        noise=_noise(random),
+    )
 
 
-def _crop(
-    study: Study, size: int, kinds: Sequence[str], random: np.random.Generator
-) -> tuple[Floats, Targets]:
+class _Crop(NamedTuple):
+    picture: UInt8s
+    limits: tuple[float, float]
+    targets: Targets
+
+
+def _crop(study: Study, size: int, kinds: Sequence[str], random: np.random.Generator) -> _Crop:
     view = _some_view(study, random)
-    whole, grey = targets_of(study, view, kinds), greys(study.views[view])
-    size = min(size, *grey.shape)
-    something = np.concatenate([whole.boxes, whole.precursors])
-    limit = np.array([grey.shape[1] - size, grey.shape[0] - size])
-    if len(something) and random.random() < _ON_SOMETHING:
-        box = something[int(random.integers(len(something)))]
+    whole, image = targets_of(study, view, kinds), study.views[view].image
+    size = min(size, *image.shape)
+    limit = np.array([image.shape[1] - size, image.shape[0] - size])
+    if len(whole.boxes) and random.random() < _ON_SOMETHING:
+        box = whole.boxes[int(random.integers(len(whole.boxes)))]
         middle = (box[:2] + box[2:]) / 2 + random.uniform(-0.38, 0.38, 2) * size
         corner = np.clip(np.rint(middle - size / 2), 0, limit).astype(int)
     else:
         corner = random.integers(0, limit + 1)
     x, y = corner.tolist()
-    cut, flips = grey[y : y + size, x : x + size], random.random(2) < 0.5
+    cut, flips = image[y : y + size, x : x + size], random.random(2) < 0.5
     for axis in np.flatnonzero(flips):
         cut = np.flip(cut, axis)
-    return np.ascontiguousarray(cut), _cut_targets(whole, (x, y), size, flips)
+    return _Crop(
+        np.ascontiguousarray(cut), _limits(image), _cut_targets(whole, (x, y), size, flips)
+    )
 
 
 def _some_view(study: Study, random: np.random.Generator) -> ViewName:
@@ -158,10 +199,9 @@ def _cut_targets(
     whole: Targets, corner: tuple[int, int], size: int, flips: npt.NDArray[np.bool_]
 ) -> Targets:
     boxes, kept = _cut_boxes(whole.boxes, corner, size, flips)
-    precursors, _ = _cut_boxes(whole.precursors, corner, size, flips)
     flags = whole.flags[kept]
     malignant = bool(flags[:, DENSE_CLASSES.index("malignant")].any())
-    return Targets(boxes, whole.labels[kept], flags, malignant, precursors)
+    return Targets(boxes, whole.labels[kept], flags, malignant)
 
 
 def _cut_boxes(
@@ -182,20 +222,20 @@ def _cut_boxes(
 # -------------------- variation
 
 
-def vary(grey: Tensor, random: np.random.Generator, *, alike: int) -> Tensor:
+def vary(grey: Tensor, dice: torch.Generator, *, alike: int) -> Tensor:
     """Other grey scale, sharpness and noise, drawn once per `alike` consecutive pictures.
 
     No phantom of another vendor or texture is trained on: this alone has to cover them.
     """
-    groups = len(grey) // alike
+    device = grey.device
 
     def drawn(low: float, high: float) -> Tensor:
-        values = random.uniform(low, high, groups).repeat(alike).astype(np.float32)
-        return torch.from_numpy(values)[:, None, None, None]
+        values = torch.rand(len(grey) // alike, generator=dice, device=device)
+        return (low + (high - low) * values).repeat_interleave(alike)[:, None, None, None]
 
     blurred = functional.avg_pool2d(functional.pad(grey, (1, 1, 1, 1), mode="replicate"), 3, 1)
     varied = grey + drawn(-0.4, 0.7) * (blurred - grey)
     varied = varied.clamp(0, 1) ** torch.exp(drawn(-0.25, 0.25))
-    noise = random.standard_normal(tuple(grey.shape), dtype=np.float32)
-    varied = varied * drawn(0.8, 1.1) + drawn(0.0, 0.02) * torch.from_numpy(noise) * (grey > 0)
+    noise = torch.randn(grey.shape, generator=dice, device=device)
+    varied = varied * drawn(0.8, 1.1) + drawn(0.0, 0.02) * noise * (grey > 0)
     return varied.clamp(0, 1)

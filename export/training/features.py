@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mammofm_lite.export.models.report import Memory
 from mammofm_lite.export.report_text import BOS
 from mammofm_lite.grammar import TokenAutomaton
 from mammofm_lite.phantom import PhantomTruth
@@ -113,18 +112,19 @@ def _encoded(
     network: DemoNetwork, studies: Sequence[Study], device: torch.device
 ) -> tuple[Halves, Halves]:
     maps, roots = [], []
-    for study in studies:
-        pictures = whole_views([study], network.kinds, None)
-        found = network.features(pictures.grey.to(device)).map
-        squares = network.prognosis.study_squares(found)[0]
-        maps.append(_half(found))
+    together = 1 if device.type == "cpu" else _CHUNK
+    for start in range(0, len(studies), together):
+        pictures = whole_views(studies[start : start + together], network.kinds, None)
+        found = network.features(pictures.grey(device)).map
+        squares = network.prognosis.study_squares(found)
+        maps.append(_half(found.unflatten(0, (-1, len(STANDARD_VIEWS)))))
         roots.append(_half(torch.sqrt(squares)))
-    return np.stack(maps), np.stack(roots)
+    return np.concatenate(maps), np.concatenate(roots)
 
 
 def _half(values: Tensor) -> Halves:
     limited = values.clamp(-_LARGEST_HALF, _LARGEST_HALF)
-    return np.asarray(limited.cpu().numpy().astype(np.float16))
+    return np.asarray(limited.half().cpu().numpy())
 
 
 def _save(path: Path, values: Halves) -> None:
@@ -146,11 +146,13 @@ class RiskLosses:
     count: int
     device: torch.device
 
-    def __call__(self, random: np.random.Generator) -> Mapping[str, Tensor]:
+    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         chosen = random.integers(len(self.features.truths), size=self.count).tolist()
-        squares = self.features.squares(chosen).to(self.device)
+        return self.features.squares(chosen), risks([self.features.truths[i] for i in chosen])
+
+    def __call__(self, drawn: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        squares, wanted = (one.to(self.device) for one in drawn)
         logits = self.network.prognosis.logits(squares)
-        wanted = risks([self.features.truths[i] for i in chosen]).to(self.device)
         return {"risk": functional.binary_cross_entropy_with_logits(logits, wanted)}
 
 
@@ -179,6 +181,7 @@ class Writing:
     def __init__(self, words: ReportWords) -> None:
         self._words = words
         self.begin: int = words.tokenizer.token_to_id(BOS)
+        self.vocabulary: int = words.tokenizer.get_vocab_size()
         self.automaton = lru_cache(maxsize=16)(self._automaton)
         self._language = lru_cache(maxsize=16)(words.grammar.language)
 
@@ -237,24 +240,53 @@ class ReportLosses:
     device: torch.device
     dropped: float = 0.15
 
-    def __call__(self, random: np.random.Generator) -> Mapping[str, Tensor]:
-        drawn = [self._draw(random) for _ in range(self.count)]
-        maps = [
-            torch.from_numpy(np.stack([one.maps[i] for one in drawn]).astype(np.float32))
+    def draw(self, random: np.random.Generator) -> "_Reports":
+        women = [self._draw(random) for _ in range(self.count)]
+        maps = tuple(
+            torch.from_numpy(np.stack([woman.maps[i] for woman in women]))
             for i in range(len(STANDARD_VIEWS))
-        ]
-        present = torch.tensor(
-            [[float(view in one.views) for view in STANDARD_VIEWS] for one in drawn]
         )
-        memory = self.network.report.memory(
-            [one.to(self.device) for one in maps], present.to(self.device)
+        present = [[float(view in woman.views) for view in STANDARD_VIEWS] for woman in women]
+        texts = [self.writing.tokens(woman.truth, woman.views) for woman in women]
+        tokens = torch.full((len(texts), max(map(len, texts))), self.writing.begin)
+        places, wanted, closed = [], [], []
+        for row, (text, woman) in enumerate(zip(texts, women, strict=True)):
+            tokens[row, 1 : len(text)] = torch.tensor(text[:-1])
+            for position, allowed in self.writing.choices(text, woman.views):
+                places.append((row, position))
+                wanted.append(text[position])
+                mask = torch.ones(self.writing.vocabulary, dtype=torch.bool)
+                mask[list(allowed)] = False
+                closed.append(mask)
+        return _Reports(
+            maps,
+            torch.tensor(present),
+            tokens,
+            torch.tensor(places),
+            torch.tensor(wanted),
+            torch.stack(closed),
         )
-        return {"words": self._words_loss(drawn, memory)}
+
+    def __call__(self, drawn: "_Reports") -> Mapping[str, Tensor]:
+        device, report = self.device, self.network.report
+        maps = [one.to(device).float() for one in drawn.maps]
+        memory = report.memory(maps, drawn.present.to(device))
+        logits = write_logits(report, drawn.tokens.to(device), memory)
+        rows, positions = drawn.places.to(device).unbind(1)
+        chosen = logits[rows, positions].masked_fill(drawn.closed.to(device), -1e9)
+        return {"words": functional.cross_entropy(chosen, drawn.wanted.to(device))}
+
+    @cached_property
+    def _alike(self) -> Mapping[str, Sequence[int]]:
+        """Women by composition."""
+        alike: dict[str, list[int]] = {}
+        for index, truth in enumerate(self.features.truths):
+            alike.setdefault(truth.density, []).append(index)
+        return alike
 
     def _draw(self, random: np.random.Generator) -> "_Woman":
         left = int(random.integers(len(self.features.truths)))
-        density = self.features.truths[left].density
-        alike = [i for i, t in enumerate(self.features.truths) if t.density == density]
+        alike = self._alike[self.features.truths[left].density]
         right = alike[int(random.integers(len(alike)))]
         sides: list[Laterality] = ["L", "R"]
         if self.mirrored:
@@ -264,24 +296,31 @@ class ReportLosses:
             views = _VIEW_SETS[int(random.integers(len(_VIEW_SETS)))]
         return _woman(self.features, ((left, sides[0]), (right, sides[1])), views)
 
-    def _words_loss(self, drawn: Sequence["_Woman"], memory: Memory) -> Tensor:
-        texts = [self.writing.tokens(one.truth, one.views) for one in drawn]
-        longest = max(len(text) for text in texts)
-        tokens = torch.full((len(texts), longest), self.writing.begin)
-        for row, text in enumerate(texts):
-            tokens[row, 1 : len(text)] = torch.tensor(text[:-1])
-        logits = write_logits(self.network.report, tokens.to(self.device), memory)
-        rows, places, wanted, closed = [], [], [], []
-        for row, (text, one) in enumerate(zip(texts, drawn, strict=True)):
-            for position, allowed in self.writing.choices(text, one.views):
-                rows.append(row)
-                places.append(position)
-                wanted.append(text[position])
-                mask = torch.ones(logits.shape[2], dtype=torch.bool)
-                mask[list(allowed)] = False
-                closed.append(mask)
-        chosen = logits[rows, places].masked_fill(torch.stack(closed).to(self.device), -1e9)
-        return functional.cross_entropy(chosen, torch.tensor(wanted).to(self.device))
+
+@dataclass(frozen=True, eq=False)
+class _Reports:
+    """Women and their reports, as a step sees them.
+
+    Attributes
+    ----------
+    maps
+        Per view float16 ``[women, channels, rows, columns]``.
+    present
+        float32 ``[women, views]``.
+    tokens
+        int64 ``[women, longest]``, the begin token first.
+    places
+        int64 ``[choices, 2]``: woman, and position at which there is a choice.
+    wanted, closed
+        The token to choose there, and bool ``[choices, vocabulary]``: those that may not come.
+    """
+
+    maps: tuple[Tensor, ...]
+    present: Tensor
+    tokens: Tensor
+    places: Tensor
+    wanted: Tensor
+    closed: Tensor
 
 
 @dataclass(frozen=True)

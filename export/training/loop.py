@@ -11,14 +11,17 @@ import ctypes
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from mammofm_lite.errors import ExportError
 from mammofm_lite.writers.files import write_atomically
@@ -35,7 +38,6 @@ __all__ = [
 ]
 
 Tell = Callable[[str], None]
-Loss = Callable[[np.random.Generator], Mapping[str, Tensor]]
 
 _SAVE_SECONDS: Final = 60.0
 _TELL_SECONDS: Final = 20.0
@@ -43,6 +45,17 @@ _AVERAGE: Final = 0.997
 _WARM_UP: Final = 0.04
 _LARGEST_GRADIENT: Final = 5.0
 _KEPT_BYTES: Final = 1 << 30
+
+
+class Loss(Protocol):
+    """What a step is taught by. Drawing and learning are apart, so that processes may draw ahead
+    while a GPU learns."""
+
+    def draw(self, random: np.random.Generator) -> Any:
+        """What the step sees: tensors on the CPU."""
+
+    def __call__(self, drawn: Any) -> Mapping[str, Tensor]:
+        """Losses by name; their sum is minimised."""
 
 
 def keep_memory() -> None:
@@ -89,9 +102,11 @@ class Stage:
     module
         Trained in place; at the end it holds the moving average.
     loss
-        Losses of a step by name, drawn from the generator; their sum is minimised.
+        Draws what a step sees, and judges it.
     rates
         Learning rate by the prefix of a parameter's name; the longest prefix that fits counts.
+    drawers
+        Processes that draw ahead; 0 draws in this one. What is drawn does not depend on it.
     """
 
     name: str
@@ -102,6 +117,7 @@ class Stage:
     budget: Budget
     seed: int
     decay: float = 0.02
+    drawers: int = 0
 
 
 @dataclass
@@ -207,10 +223,45 @@ def _optimizer(stage: Stage) -> torch.optim.Optimizer:
 
 
 def _train(run: _Run, path: Path, tell: Tell) -> None:
+    with _drawing(run) as steps:
+        _learn(run, steps, path, tell)
+
+
+class _Draws(Dataset[Any]):
+    """What every step of a stage sees, by its number."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __getitem__(self, step: int) -> Any:
+        stage = self._stage
+        return stage.loss.draw(np.random.default_rng([stage.seed, stage.number, step]))
+
+
+@contextmanager
+def _drawing(run: _Run) -> Iterator[Iterator[Any]]:
+    """What the steps to come see, in order, without end."""
+    draws, steps, drawers = _Draws(run.stage), count(run.step), run.stage.drawers
+    if drawers == 0:
+        yield (draws[step] for step in steps)
+        return
+    # Forked: the studies, mapped into memory, are shared and never sent.
+    loader: Iterable[Any] = DataLoader(
+        draws,
+        batch_size=None,
+        sampler=steps,
+        num_workers=drawers,
+        multiprocessing_context="fork",
+        prefetch_factor=2,
+    )
+    yield iter(loader)
+
+
+def _learn(run: _Run, steps: Iterator[Any], path: Path, tell: Tell) -> None:
     saved = told = time.monotonic()
     while run.progress < 1:
         start = time.monotonic()
-        _step(run)
+        _step(run, next(steps))
         now = time.monotonic()
         run.seconds += now - start
         if now - saved > _SAVE_SECONDS:
@@ -221,12 +272,11 @@ def _train(run: _Run, path: Path, tell: Tell) -> None:
             told = now
 
 
-def _step(run: _Run) -> None:
+def _step(run: _Run, drawn: Any) -> None:
     stage = run.stage
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak"] * _schedule(run.progress)
-    random = np.random.default_rng([stage.seed, stage.number, run.step])
-    losses = stage.loss(random)
+    losses = stage.loss(drawn)
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
         raise ExportError(f"{stage.name}: the loss of step {run.step} is not finite")
@@ -253,11 +303,11 @@ def _follow(run: _Run) -> None:
     """Move the average towards the weights, faster while they are young."""
     keep = min(_AVERAGE, (1 + run.step) / (10 + run.step))
     own = run.stage.module.state_dict()
-    for name, mean in run.average.state_dict().items():
-        if mean.is_floating_point():
-            mean.lerp_(own[name], 1 - keep)
-        else:
-            mean.copy_(own[name])
+    averages = run.average.state_dict()
+    moving = [name for name, mean in averages.items() if mean.is_floating_point()]
+    torch._foreach_lerp_([averages[n] for n in moving], [own[n] for n in moving], 1 - keep)
+    for name in averages.keys() - set(moving):
+        averages[name].copy_(own[name])
 
 
 def _line(run: _Run) -> str:

@@ -18,7 +18,17 @@ from torch.nn import functional
 from mammofm_lite.export.models.boxes import anchor_boxes
 from mammofm_lite.export.models.retinanet import RetinaNet
 
-__all__ = ["Targets", "dense_loss", "dense_targets", "detection_loss", "match_anchors", "overlaps"]
+__all__ = [
+    "NO_BOX",
+    "Aims",
+    "Targets",
+    "aims_of",
+    "dense_loss",
+    "dense_targets",
+    "detection_loss",
+    "match_anchors",
+    "overlaps",
+]
 
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]
@@ -27,10 +37,12 @@ _ALPHA: Final = 0.25
 _GAMMA: Final = 2.0
 _OBJECT_IOU: Final = 0.5
 _BACKGROUND_IOU: Final = 0.4
-_DELTA_STD: Final = np.array([0.1, 0.1, 0.2, 0.2], np.float32)
+_DELTA_STD: Final = (0.1, 0.1, 0.2, 0.2)
 _BETA: Final = 1 / 9
 _BACKGROUND: Final = -1
 _NOTHING: Final = -2
+NO_BOX: Final = -1
+"""Label of what the detector does not look for."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +54,71 @@ class Targets:
     boxes
         float32 [n, 4] in pixels.
     labels
-        int64 [n], class of the detector.
+        int64 [n], class of the detector; `NO_BOX` where only the dense classes learn it.
     flags
-        float32 [n, dense classes]: what each box teaches the cells that it covers.
+        float32 [n, dense classes], 0 or 1: what each box teaches the cells that it covers.
     malignant
         Whether a box is a cancer's.
-    precursors
-        float32 [m, 4], boxes that only the dense classes learn.
     """
 
     boxes: Floats
     labels: npt.NDArray[np.int64]
     flags: Floats
     malignant: bool
-    precursors: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Aims:
+    """The targets of some pictures, with as many boxes each as the one that has most.
+
+    Attributes
+    ----------
+    boxes
+        float32 ``[pictures, most, 4]``.
+    labels
+        int64 ``[pictures, most]``; `NO_BOX` also where there is nothing.
+    flags
+        float32 ``[pictures, most, dense classes]``; all 0 where there is nothing.
+    malignant
+        float32 ``[pictures]``.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    flags: Tensor
+    malignant: Tensor
+
+    def to(self, device: torch.device) -> "Aims":
+        """The same there."""
+        return Aims(
+            self.boxes.to(device),
+            self.labels.to(device),
+            self.flags.to(device),
+            self.malignant.to(device),
+        )
+
+
+def aims_of(targets: Sequence[Targets]) -> Aims:
+    """Put targets together."""
+    most = max(len(one.boxes) for one in targets)
+    count, classes = len(targets), targets[0].flags.shape[1]
+    aims = Aims(
+        torch.zeros(count, most, 4),
+        torch.full((count, most), NO_BOX),
+        torch.zeros(count, most, classes),
+        torch.tensor([float(one.malignant) for one in targets]),
+    )
+    for row, one in enumerate(targets):
+        n = len(one.boxes)
+        aims.boxes[row, :n] = torch.from_numpy(one.boxes)
+        aims.labels[row, :n] = torch.from_numpy(one.labels)
+        aims.flags[row, :n] = torch.from_numpy(one.flags)
+    return aims
 
 
 def focal(logits: Tensor, targets: Tensor) -> Tensor:
     """Focal loss per element; `targets` are 0 or 1."""
+    logits = logits.float()
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probability = torch.sigmoid(logits)
     right = probability * targets + (1 - probability) * (1 - targets)
@@ -77,92 +136,102 @@ def overlaps(first: Floats, second: Floats) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _anchors(size: Size) -> Floats:
-    return anchor_boxes(size)
+def _anchors(size: Size, device: torch.device) -> Tensor:
+    return torch.from_numpy(anchor_boxes(size)).to(device)
 
 
-def match_anchors(boxes: Floats, size: Size) -> npt.NDArray[np.int64]:
+def _shares(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """`overlaps` of all anchors with boxes ``[..., 4]``: ``[..., anchors]``."""
+    a, b = anchors, boxes[..., None, :]
+    size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    shared = size.clamp(min=0).prod(dim=-1)
+    areas = [(one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (a, b)]
+    return shared / (areas[0] + areas[1] - shared).clamp(min=1e-6)
+
+
+def match_anchors(boxes: Tensor, real: Tensor, size: Size) -> Tensor:
     """Per anchor the index of its box, -1 for background, -2 where it teaches nothing.
 
     An anchor takes the box that it overlaps most, from an IoU of 0.5; below 0.4 it is background.
     The anchors that overlap a box best take it however little that is.
+
+    Parameters
+    ----------
+    boxes, real
+        float32 ``[pictures, most, 4]``, and bool ``[pictures, most]``: which of them are boxes.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[pictures, anchors]``.
     """
-    anchors = _anchors(size)
-    if not len(boxes):
-        return np.full(len(anchors), _BACKGROUND, np.int64)
-    shares = overlaps(anchors, boxes)
-    best = shares.argmax(axis=1)
-    share = shares[np.arange(len(anchors)), best]
-    matched = np.where(share >= _OBJECT_IOU, best, _NOTHING)
-    matched[share < _BACKGROUND_IOU] = _BACKGROUND
-    for index, top in enumerate(shares.max(axis=0)):
-        matched[(shares[:, index] >= top - 1e-6) & (top > 0)] = index
-    return matched.astype(np.int64)
+    anchors = _anchors(size, boxes.device)
+    if not boxes.shape[1]:
+        return torch.full((len(boxes), len(anchors)), _BACKGROUND, device=boxes.device)
+    shares = _shares(anchors, boxes) * real[..., None]
+    share, matched = shares.max(dim=1)
+    matched = torch.where(share >= _OBJECT_IOU, matched, _NOTHING)
+    matched = torch.where(share < _BACKGROUND_IOU, _BACKGROUND, matched)
+    tops = shares.amax(dim=2)
+    for index in range(boxes.shape[1]):  # a later box takes an anchor that is best for two
+        top = tops[:, index, None]
+        matched = torch.where((shares[:, index] >= top - 1e-6) & (top > 0), index, matched)
+    return matched
 
 
-def _deltas(anchors: Floats, boxes: Floats) -> Floats:
+def _deltas(anchors: Tensor, boxes: Tensor) -> Tensor:
     """The regression that turns anchors into boxes, the inverse of `decode_boxes`."""
     size, wanted = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
     shift = (boxes[:, :2] + wanted / 2 - anchors[:, :2] - size / 2) / size
-    return np.asarray(np.concatenate([shift, np.log(wanted / size)], axis=1) / _DELTA_STD)
+    spread = torch.tensor(_DELTA_STD, device=anchors.device)
+    return torch.cat([shift, torch.log(wanted / size)], dim=1) / spread
 
 
 def detection_loss(
-    network: RetinaNet,
-    features: tuple[Tensor, Tensor, Tensor],
-    targets: Sequence[Targets],
-    size: Size,
+    network: RetinaNet, features: tuple[Tensor, Tensor, Tensor], aims: Aims, size: Size
 ) -> Tensor:
     """Loss of the detector on pictures of one size."""
     levels = network.fpn(*features, size)
     deltas = torch.cat([network.regressionModel(level) for level in levels], dim=1)
     logits = torch.cat([network.classificationModel(level) for level in levels], dim=1)
-    matched = np.stack([match_anchors(one.boxes, size) for one in targets])
-    counted, positive = matched != _NOTHING, matched >= 0
-    classes = np.zeros(tuple(logits.shape), np.float32)
-    for row, one in enumerate(targets):
-        at = np.flatnonzero(positive[row])
-        classes[row, at, one.labels[matched[row, at]]] = 1
-    scale = 1 / max(int(positive.sum()), len(targets))
-    losses = focal(logits, torch.from_numpy(classes).to(logits.device)).sum(dim=2)
-    loss: Tensor = (losses * torch.from_numpy(counted).to(logits.device)).sum() * scale
-    if positive.any():
-        wanted = [
-            _deltas(_anchors(size)[at], one.boxes[matched[row, at]])
-            for row, one in enumerate(targets)
-            if (at := np.flatnonzero(positive[row])).size
-        ]
-        given = deltas[torch.from_numpy(positive).to(deltas.device)]
-        aim = torch.from_numpy(np.concatenate(wanted)).to(deltas.device)
-        off = functional.smooth_l1_loss(given, aim, beta=_BETA, reduction="sum")
+    matched = match_anchors(aims.boxes, aims.labels != NO_BOX, size)
+    row, anchor = torch.nonzero(matched >= 0, as_tuple=True)
+    box = matched[row, anchor]
+    classes = torch.zeros(logits.shape, device=logits.device)
+    classes[row, anchor, aims.labels[row, box]] = 1
+    scale = 1 / max(len(row), len(matched))
+    losses = focal(logits, classes).sum(dim=2)
+    loss: Tensor = (losses * (matched != _NOTHING)).sum() * scale
+    if len(row):
+        wanted = _deltas(_anchors(size, logits.device)[anchor], aims.boxes[row, box])
+        given = deltas[row, anchor].float()
+        off = functional.smooth_l1_loss(given, wanted, beta=_BETA, reduction="sum")
         loss = loss + off * scale / 4
     return loss
 
 
-def dense_targets(targets: Sequence[Targets], cells: Size, size: Size, precursor: int) -> Floats:
-    """What the cells of a map should say: float32 [pictures, classes, rows, columns].
+def dense_targets(aims: Aims, cells: Size, size: Size) -> Tensor:
+    """What the cells of a map should say: float32 ``[pictures, classes, rows, columns]``.
 
     A cell belongs to a box when its centre lies inside; the cell of the box's centre always does.
     """
-    classes = targets[0].flags.shape[1]
-    wanted = np.zeros((len(targets), classes, *cells), np.float32)
-    step = np.array([size[1] / cells[1], size[0] / cells[0]] * 2, np.float32)
-    early = np.zeros((1, classes), np.float32)
-    early[0, precursor] = 1
-    for row, one in enumerate(targets):
-        flags = np.concatenate([one.flags, early.repeat(len(one.precursors), 0)])
-        boxes = np.concatenate([one.boxes, one.precursors])
-        for box, says in zip(boxes / step, flags, strict=True):
-            middle = np.floor((box[:2] + box[2:]) / 2)
-            low = np.minimum(np.ceil(box[:2] - 0.5), middle).astype(int).clip(0)
-            high = np.maximum(np.ceil(box[2:] - 0.5), middle + 1).astype(int)
-            cell = wanted[row, :, low[1] : high[1], low[0] : high[0]]
-            np.maximum(cell, says[:, None, None], out=cell)
-    return wanted
+    scaled = aims.boxes * torch.tensor(
+        [cells[1] / size[1], cells[0] / size[0]] * 2, device=aims.boxes.device
+    )
+    middle = torch.floor((scaled[..., :2] + scaled[..., 2:]) / 2)
+    low = torch.minimum(torch.ceil(scaled[..., :2] - 0.5), middle)
+    high = torch.maximum(torch.ceil(scaled[..., 2:] - 0.5), middle + 1)
+
+    def covered(axis: int, count: int) -> Tensor:
+        place = torch.arange(count, device=scaled.device)
+        return ((place >= low[..., axis, None]) & (place < high[..., axis, None])).float()
+
+    columns, rows = covered(0, cells[1]), covered(1, cells[0])
+    said = torch.einsum("bmc,bmy,bmx->bcyx", aims.flags, rows, columns)
+    return said.clamp(max=1)
 
 
-def dense_loss(logits: Tensor, targets: Sequence[Targets], size: Size, precursor: int) -> Tensor:
+def dense_loss(logits: Tensor, aims: Aims, size: Size) -> Tensor:
     """Focal loss of the cells ``[batch, classes, rows, columns]`` of a map."""
-    cells = (int(logits.shape[2]), int(logits.shape[3]))
-    wanted = torch.from_numpy(dense_targets(targets, cells, size, precursor)).to(logits.device)
-    return focal(logits, wanted).sum() / wanted.sum().clamp(min=len(targets))
+    wanted = dense_targets(aims, (int(logits.shape[2]), int(logits.shape[3])), size)
+    return focal(logits, wanted).sum() / wanted.sum().clamp(min=len(wanted))

@@ -201,7 +201,10 @@ class DemoNetwork(nn.Module):
     def features(self, picture: Tensor) -> Features:
         """Features of grey pictures ``[batch, 1, height, width]`` from 0 to 1."""
         x = ((picture - PIXEL_MEAN) / PIXEL_STD).expand(-1, 3, -1, -1)
-        return self.encoder.features(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda and self.training):
+            found = self.encoder.features(x)
+        return Features(found.pooled.float(), found.map.float(), found.c3.float(), found.c4.float())
 
     def pooled(self, features: Features) -> PooledAnswers:
         """The diagnosis head."""

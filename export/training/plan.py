@@ -1,4 +1,4 @@
-"""How much of everything: from the hours that are given to studies, seconds and rates."""
+"""How much of everything: from the hours and the machine to studies, seconds and sizes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,19 +9,62 @@ from mammofm_lite.export.seeds import TRAINING, VALIDATION
 from .batches import CropPlan
 from .loop import Budget
 
-__all__ = ["Plan"]
+__all__ = ["Machine", "Plan"]
 
-# Shares of the whole time; what is left is rendering, encoding and export.
-_CROPS: Final = 0.27
-_VIEWS: Final = 0.27
-_RARE: Final = 0.22
-_REPORT: Final = 0.08
-_RISK: Final = 0.008
-_STUDIES_PER_HOUR: Final = 930
-_RARE_PER_HOUR: Final = 230
-_CHECKED_PER_HOUR: Final = 110
-_ENCODED_PER_HOUR: Final = 700
 _HOURS: Final = (0.02, 48.0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is trained on: processor cores, which render and draw, and whether a GPU learns."""
+
+    cores: int
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Shares of the whole time, phantoms per hour of a core, and sizes of a step.
+
+    What is left of the time is rendering (for a study to train on 0.6 s of a core, or 1.3 s where
+    two share one), encoding and export.
+    """
+
+    crops: float
+    views: float
+    rare: float
+    report: float
+    risk: float
+    studies: int
+    rare_studies: int
+    checked: int
+    encoded: int
+    crop: CropPlan
+    practice: CropPlan
+    whole: int
+    women: int
+    first: float = 1.0
+
+
+_ON_CPU: Final = _Pace(
+    *(0.27, 0.27, 0.22, 0.08, 0.008),
+    *(465, 115, 55, 350),
+    CropPlan(160, 20),
+    CropPlan(160, 16),
+    whole=2,
+    women=16,
+)
+# A GPU learns faster than cores render: it starts on a part, and the cores render on meanwhile.
+# Larger crops hold the largest distortions.
+_ON_GPU: Final = _Pace(
+    *(0.2, 0.1, 0.36, 0.14, 0.01),
+    *(550, 140, 50, 400),
+    CropPlan(256, 96),
+    CropPlan(256, 32),
+    whole=12,
+    women=48,
+    first=0.4,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +76,9 @@ class Plan:
     studies, rare, checked, encoded
         Phantoms to train on, more of them chosen for rare looks, to choose operating points on, and
         (of the first) to train the light heads on.
+    first
+        Of the phantoms to train on those that crops are cut from; while they are, the others are
+        rendered.
     prevalence
         Share of cancers among the studies to train on: more of them than elsewhere, as cancers have
         most to teach. Calibration, on phantoms with the usual share, makes up for it.
@@ -40,15 +86,19 @@ class Plan:
         Pixel spacing of the phantoms for the operating points: what users' phantoms have.
     coarse_mm
         Pixel spacing of those to train on: about what is left of it in a prepared view.
+    whole, women
+        Studies of a step on whole views, and of a step on reports.
     """
 
     studies: int
+    first: int
     rare: int
     checked: int
     encoded: int
     crop: CropPlan
     practice: CropPlan
-    views: int
+    whole: int
+    women: int
     crops_budget: Budget
     views_budget: Budget
     rare_budget: Budget
@@ -72,8 +122,8 @@ class Plan:
         return f"{phantoms}, {self.checked} to check on; {lasts}"
 
     @classmethod
-    def for_hours(cls, hours: float, *, seed: int) -> "Plan":
-        """The plan for so many hours on two cores.
+    def for_hours(cls, hours: float, machine: Machine, *, seed: int) -> "Plan":
+        """The plan for so many hours on a machine.
 
         Raises
         ------
@@ -84,20 +134,27 @@ class Plan:
         if not low <= hours <= high:
             raise UsageError(f"training: hours is {hours:g}, allowed {low:g} to {high:g}")
         seconds = hours * 3600
-        studies = min(max(int(_STUDIES_PER_HOUR * hours), 8), len(TRAINING))
+        pace = _ON_GPU if machine.gpu else _ON_CPU
+
+        def phantoms(rate: int, most: int) -> int:
+            return min(max(int(rate * hours * machine.cores), 8), most)
+
+        studies = phantoms(pace.studies, len(TRAINING) // 2)
         return cls(
             studies=studies,
-            rare=max(int(_RARE_PER_HOUR * hours), 8),
-            checked=min(max(int(_CHECKED_PER_HOUR * hours), 8), len(VALIDATION)),
-            encoded=min(max(int(_ENCODED_PER_HOUR * hours), 8), studies),
-            crop=CropPlan(160, 20),
-            practice=CropPlan(160, 16),
-            views=2,
-            crops_budget=Budget(_CROPS * seconds),
-            views_budget=Budget(_VIEWS * seconds),
-            rare_budget=Budget(_RARE * seconds),
-            report_budget=Budget(_REPORT * seconds),
-            risk_budget=Budget(_RISK * seconds),
+            first=max(int(pace.first * studies), 8),
+            rare=phantoms(pace.rare_studies, studies),
+            checked=phantoms(pace.checked, len(VALIDATION)),
+            encoded=phantoms(pace.encoded, studies),
+            crop=pace.crop,
+            practice=pace.practice,
+            whole=pace.whole,
+            women=pace.women,
+            crops_budget=Budget(pace.crops * seconds),
+            views_budget=Budget(pace.views * seconds),
+            rare_budget=Budget(pace.rare * seconds),
+            report_budget=Budget(pace.report * seconds),
+            risk_budget=Budget(pace.risk * seconds),
             seed=seed,
         )
 
@@ -107,4 +164,4 @@ class Plan:
         few = Budget(0, steps=3)
         crop = CropPlan(160, 4)
         budgets = (few, few, few, few, few)
-        return cls(16, 4, 4, 8, crop, crop, 1, *budgets, seed, fine_mm=0.2)
+        return cls(16, 10, 4, 4, 8, crop, crop, 1, 4, *budgets, seed, fine_mm=0.2)

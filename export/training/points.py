@@ -19,7 +19,7 @@ from mammofm_lite.phantom import PhantomTruth
 
 from .batches import whole_views
 from .data import Study
-from .losses import overlaps
+from .losses import NO_BOX, overlaps
 from .network import DENSITIES, DemoNetwork
 from .stages import fitted_line, risks
 
@@ -75,8 +75,8 @@ def answers(network: DemoNetwork, studies: Sequence[Study], device: torch.device
     lesions: list[int] = []
     for study in (studies[index] for index in range(len(studies))):
         pictures = whole_views([study], network.kinds, None)
-        size = (int(pictures.grey.shape[2]), int(pictures.grey.shape[3]))
-        features = network.features(pictures.grey.to(device))
+        size, aims = pictures.size, pictures.aims
+        features = network.features(pictures.grey(device))
         pooled = network.pooled(features)
         malignancy.append(pooled.malignancy.cpu())
         density.append(torch.softmax(pooled.density, dim=1).cpu())
@@ -84,10 +84,11 @@ def answers(network: DemoNetwork, studies: Sequence[Study], device: torch.device
         risk.append(prognosis.logits(prognosis.study_squares(features.map))[0].cpu())
         raw = network.localization.raw(features.c3, features.c4, features.c5, size)
         boxes = network.localization.decode(raw.deltas.cpu(), size)
-        for row, target in enumerate(pictures.targets):
+        for row, labels in enumerate(aims.labels):
             found = postprocess(boxes[row], raw.scores[row].cpu(), most=_MOST_MARKS)
-            marks.append(_marks(found.boxes.numpy(), found.scores.tolist(), target.boxes))
-            lesions.append(len(target.boxes))
+            wanted = aims.boxes[row, labels != NO_BOX].numpy()
+            marks.append(_marks(found.boxes.numpy(), found.scores.tolist(), wanted))
+            lesions.append(len(wanted))
     return Answers(torch.stack(malignancy), torch.stack(density), torch.stack(risk), marks, lesions)
 
 

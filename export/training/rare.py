@@ -7,7 +7,11 @@ seeds changes what is practised; phantoms that are measured on are drawn as they
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
 from types import MappingProxyType
 from typing import Final
 
@@ -23,11 +27,16 @@ RARE: Final[Mapping[str, float]] = MappingProxyType(
 )
 """Looks that are sought, and the share of the seeds that each is sought for."""
 
+_BATCH: Final = 64
 
-def rare_seeds(seeds: Iterable[int], count: int, options: PhantomOptions) -> tuple[int, ...]:
+
+def rare_seeds(
+    seeds: Iterable[int], count: int, options: PhantomOptions, *, workers: int
+) -> tuple[int, ...]:
     """The first seeds that hold rare looks, about `count` of them in the shares of `RARE`.
 
-    Nothing is rendered: planning a phantom takes a hundredth of a second.
+    Nothing is rendered: planning a phantom takes a hundredth of a second of one of the `workers`
+    (processes; 0 plans in this one).
 
     Raises
     ------
@@ -36,13 +45,26 @@ def rare_seeds(seeds: Iterable[int], count: int, options: PhantomOptions) -> tup
     """
     missing = Counter({look: max(round(share * count), 1) for look, share in RARE.items()})
     found = []
-    for seed in seeds:
-        if looks := _looks(seed, options) & set(+missing):
+    for seed, planned in _planned(seeds, options, workers):
+        if looks := planned & set(+missing):
             missing.subtract(looks)
             found.append(seed)
         if not +missing:
             return tuple(found)
     raise ExportError(f"training: too few phantoms with {', '.join(+missing)} among the seeds")
+
+
+def _planned(
+    seeds: Iterable[int], options: PhantomOptions, workers: int
+) -> Iterator[tuple[int, set[str]]]:
+    """Seeds and what their phantoms hold, in order."""
+    looks, source = partial(_looks, options=options), iter(seeds)
+    if workers == 0:
+        yield from ((seed, looks(seed)) for seed in source)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        while batch := list(islice(source, _BATCH * workers)):
+            yield from zip(batch, pool.map(looks, batch, chunksize=_BATCH // 4), strict=True)
 
 
 def _looks(seed: int, options: PhantomOptions) -> set[str]:

@@ -1,9 +1,11 @@
 """The whole run: phantoms, crops, views, rare looks, light heads, operating points, bundle."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +20,7 @@ from .data import DataPlan, Practice, StudySet, make_studies
 from .features import ReportLosses, RiskLosses, Writing, make_features, start_report
 from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
-from .plan import Plan
+from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
 from .stages import CropLosses, MixedLosses, ViewLosses, hold_norms, settle_norms, start_views
@@ -29,22 +31,33 @@ __all__ = ["Training"]
 Tell = Callable[[str], None]
 
 _SETTLING: Final = 64  # batches of crops that batch norms take their final statistics from
+_MOST_DRAWERS: Final = 8
 _STARTING: Final = 64  # studies by which answers about whole views are scaled at first
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
-# view takes two thirds of the time.
-_FROZEN: Final = ("_conv_stem", "_bn0", "_blocks.0.", "_blocks.1.", "_blocks.2.")
+# view takes two thirds of the time, which a processor has not.
+_FROZEN: Final = dict.fromkeys(
+    (
+        f"encoder.{name}"
+        for name in ("_conv_stem", "_bn0", "_blocks.0.", "_blocks.1.", "_blocks.2.")
+    ),
+    0.0,
+)
+_LARGER_BATCH: Final = 1.5  # what rates are multiplied by where a step sees six times as many views
 _STAGE_RATES: Final = {
     "crops": {"encoder": 1.5e-3, "malignancy": 1.5e-3, "density": 1.5e-3,
               "localization": 1.5e-3, "dense": 1.5e-3},
     "views": {"encoder": 4e-4, "malignancy": 1e-3, "density": 1e-3,
-              "localization": 6e-4, "dense": 6e-4, "prognosis": 1e-3,
-              **{f"encoder.{name}": 0.0 for name in _FROZEN}},
+              "localization": 6e-4, "dense": 6e-4, "prognosis": 1e-3},
     "rare": {"encoder": 4e-4, "malignancy": 6e-4, "density": 6e-4,
-             "localization": 6e-4, "dense": 6e-4, "prognosis": 6e-4,
-             **{f"encoder.{name}": 0.0 for name in _FROZEN}},
+             "localization": 6e-4, "dense": 6e-4, "prognosis": 6e-4},
     "report": {"report": 1e-3},
     "risk": {"prognosis": 5e-4},
 }  # fmt: skip
+
+
+def _render(folder: Path, sets: Mapping[str, DataPlan], cores: int) -> None:
+    for name, plan in sets.items():
+        make_studies(folder / name, plan, workers=cores, tell=lambda done, count: None)
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class Training:
     recipe_path: Path
     folder: Path
     plan: Plan
-    workers: int
+    machine: Machine
     tell: Tell
 
     @cached_property
@@ -64,8 +77,8 @@ class Training:
 
     @cached_property
     def device(self) -> torch.device:
-        """A GPU where torch sees one."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """A GPU where the plan is for one."""
+        return torch.device("cuda" if self.machine.gpu else "cpu")
 
     def run(self) -> Path:
         """Do all that is not done yet; where the bundle is.
@@ -77,31 +90,52 @@ class Training:
         """
         keep_memory()
         torch.manual_seed(self.plan.seed)
+        torch.set_float32_matmul_precision("high")  # of a GPU's products: TF32
         words = ReportWords()
         network = DemoNetwork(self.recipe, words)
         network = network.to(self.device).to(memory_format=torch.channels_last)
         self.tell(f"training on {self.device}, {torch.get_num_threads()} threads")
         self.tell(f"plan: {self.plan}")
         spec, plan = self.recipe.preprocessing, self.plan
-        seeds = TRAINING[: plan.studies], VALIDATION[: plan.checked]
-        drawn = DataPlan(seeds[0], plan.coarse_mm, spec, plan.prevalence)
-        studies = self._studies("train", drawn)
-        rare = self._studies("rare", self._rare(drawn))
-        checked = self._studies("check", DataPlan(seeds[1], plan.fine_mm, spec))
-        self._crops(network, studies)
+        drawn = DataPlan(TRAINING[: plan.studies], plan.coarse_mm, spec, plan.prevalence)
+        checked = DataPlan(VALIDATION[: plan.checked], plan.fine_mm, spec)
+        sets = {"train": drawn, "rare": self._rare(drawn), "check": checked}
+        first = replace(drawn, seeds=drawn.seeds[: plan.first])
+        if plan.first < plan.studies:
+            some = self._studies("train", first)
+            with self._rendering(sets):
+                self._crops(network, some)
+        studies, rare, checks = (self._studies(name, one) for name, one in sets.items())
+        if plan.first == plan.studies:
+            self._crops(network, studies)
         self._views(network, studies)
         self._mixed(network, studies, rare)
         self._light_heads(network, studies, words)
-        points = self._points(network, checked)
+        points = self._points(network, checks)
         return self._export(network, points)
+
+    @contextmanager
+    def _rendering(self, sets: Mapping[str, DataPlan]) -> Iterator[None]:
+        """Render in a process of its own meanwhile; what it leaves undone is rendered later."""
+        arguments = (self.folder, sets, self.machine.cores)
+        process = get_context("spawn").Process(target=_render, args=arguments)
+        process.start()
+        try:
+            yield
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.join()
 
     def _rare(self, drawn: DataPlan) -> DataPlan:
         others = TRAINING[self.plan.studies :]
-        return replace(drawn, seeds=rare_seeds(others, self.plan.rare, drawn.options))
+        found = rare_seeds(others, self.plan.rare, drawn.options, workers=self.machine.cores)
+        return replace(drawn, seeds=found)
 
     def _studies(self, name: str, plan: DataPlan) -> StudySet:
         counter = self._counter(f"phantoms ({name})")
-        return make_studies(self.folder / name, plan, workers=self.workers, tell=counter)
+        return make_studies(self.folder / name, plan, workers=self.machine.cores, tell=counter)
 
     def _counter(self, what: str) -> Callable[[int, int], None]:
         """Tell of whole tenths only."""
@@ -117,8 +151,12 @@ class Training:
 
     def _stage(self, name: str, number: int, network: DemoNetwork, loss: Loss) -> None:
         budget = getattr(self.plan, f"{name}_budget")
-        rates = _STAGE_RATES[name]
-        stage = Stage(name, number, network, loss, rates, budget, self.plan.seed)
+        rates, gpu = _STAGE_RATES[name], self.machine.gpu
+        if name in ("views", "rare"):
+            larger = {part: _LARGER_BATCH * rate for part, rate in rates.items()}
+            rates = larger if gpu else rates | _FROZEN
+        drawers = min(max(self.machine.cores - 2, 1), _MOST_DRAWERS) if gpu else 0
+        stage = Stage(name, number, network, loss, rates, budget, self.plan.seed, drawers=drawers)
         run_stage(stage, self.folder / f"{name}.state", self.tell)
 
     def _crops(self, network: DemoNetwork, studies: StudySet) -> None:
@@ -132,12 +170,13 @@ class Training:
         some = [studies[i] for i in range(min(len(studies), _STARTING))]
         start_views(network, some, self.device)
         hold_norms(network)
-        self._stage("views", 2, network, ViewLosses(network, studies, self.plan.views, self.device))
+        self._stage("views", 2, network, ViewLosses(network, studies, self.plan.whole, self.device))
 
     def _mixed(self, network: DemoNetwork, studies: StudySet, rare: StudySet) -> None:
         """Half of what is practised holds something rare."""
         practice = Practice(studies, rare, round(len(studies) / len(rare)))
-        whole = ViewLosses(network, practice, self.plan.views // 2 or 1, self.device)
+        count = self.plan.whole if self.machine.gpu else max(self.plan.whole // 2, 1)
+        whole = ViewLosses(network, practice, count, self.device)
         hold_norms(network)
         self._stage("rare", 5, network, MixedLosses(whole, self.plan.practice))
 
@@ -150,7 +189,8 @@ class Training:
         mirrored = self.recipe.preprocessing.mirror == "right"
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
         start_report(network)
-        losses = ReportLosses(network, features, Writing(words), 16, mirrored, self.device)
+        writing, count = Writing(words), self.plan.women
+        losses = ReportLosses(network, features, writing, count, mirrored, self.device)
         self._stage("report", 4, network, losses)
 
     def _points(self, network: DemoNetwork, checked: StudySet) -> Points:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -14,11 +13,12 @@ from mammofm_lite.phantom import PhantomTruth
 
 from .batches import CropPlan, Pictures, crops, whole_views
 from .data import Study
-from .losses import dense_loss, detection_loss
-from .network import DENSE_CLASSES, DemoNetwork
+from .losses import Aims, dense_loss, detection_loss
+from .network import DemoNetwork
 
 __all__ = [
     "CropLosses",
+    "DrawnStudies",
     "MixedLosses",
     "ViewLosses",
     "fitted_line",
@@ -29,23 +29,21 @@ __all__ = [
     "stretch_logit",
 ]
 
-_PRECURSOR: Final = DENSE_CLASSES.index("precursor")
+Losses = Mapping[str, Tensor]
+Size = tuple[int, int]
 
 
 def _seen(network: DemoNetwork, pictures: Pictures, device: torch.device) -> Features:
-    return network.features(pictures.grey.to(device))
+    return network.features(pictures.grey(device))
 
 
-def _lesion_losses(
-    network: DemoNetwork, features: Features, pictures: Pictures
-) -> dict[str, Tensor]:
+def _lesion_losses(network: DemoNetwork, features: Features, aims: Aims, size: Size) -> Losses:
     """Losses of boxes and cells, which crops and whole views share."""
-    size = (int(pictures.grey.shape[2]), int(pictures.grey.shape[3]))
     pyramid = (features.c3, features.c4, features.c5)
-    fine = dense_loss(network.dense_c3(features.c3), pictures.targets, size, _PRECURSOR)
-    coarse = dense_loss(network.dense_map(features.map), pictures.targets, size, _PRECURSOR)
+    fine = dense_loss(network.dense_c3(features.c3), aims, size)
+    coarse = dense_loss(network.dense_map(features.map), aims, size)
     return {
-        "boxes": detection_loss(network.localization, pyramid, pictures.targets, size),
+        "boxes": detection_loss(network.localization, pyramid, aims, size),
         "cells": 0.5 * fine + 0.5 * coarse,
     }
 
@@ -59,22 +57,32 @@ class CropLosses:
     plan: CropPlan
     device: torch.device
 
-    def __call__(self, random: np.random.Generator) -> Mapping[str, Tensor]:
-        network = self.network
-        pictures = crops(self.studies, self.plan, network.kinds, random)
-        features = _seen(network, pictures, self.device)
+    def draw(self, random: np.random.Generator) -> Pictures:
+        return crops(self.studies, self.plan, self.network.kinds, random)
+
+    def __call__(self, drawn: Pictures) -> Losses:
+        network, aims = self.network, drawn.aims.to(self.device)
+        features = _seen(network, drawn, self.device)
         answers = network.pooled(features)
-        density = functional.cross_entropy(answers.density, pictures.density.to(self.device))
+        density = functional.cross_entropy(answers.density, drawn.density.to(self.device))
         return {
-            **_lesion_losses(network, features, pictures),
-            "malignancy": _malignancy(answers.malignancy, pictures),
+            **_lesion_losses(network, features, aims, drawn.size),
+            "malignancy": _malignancy(answers.malignancy, aims),
             "density": 0.3 * density,
         }
 
 
-def _malignancy(logits: Tensor, pictures: Pictures) -> Tensor:
-    malignant = torch.tensor([float(one.malignant) for one in pictures.targets])
-    return functional.binary_cross_entropy_with_logits(logits, malignant.to(logits.device))
+def _malignancy(logits: Tensor, aims: Aims) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, aims.malignant)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnStudies:
+    """Whole studies of a step: all their views, and what is true of each study."""
+
+    pictures: Pictures
+    malignant: Tensor
+    risks: Tensor
 
 
 @dataclass(frozen=True)
@@ -86,20 +94,27 @@ class ViewLosses:
     count: int
     device: torch.device
 
-    def __call__(self, random: np.random.Generator) -> Mapping[str, Tensor]:
-        network = self.network
+    def draw(self, random: np.random.Generator) -> DrawnStudies:
         chosen = [self.studies[i] for i in random.integers(len(self.studies), size=self.count)]
-        pictures = whole_views(chosen, network.kinds, random)
+        truths = [study.truth for study in chosen]
+        return DrawnStudies(
+            whole_views(chosen, self.network.kinds, random),
+            torch.tensor([float(truth.malignant) for truth in truths]),
+            risks(truths),
+        )
+
+    def __call__(self, drawn: DrawnStudies) -> Losses:
+        network, pictures = self.network, drawn.pictures
+        aims = pictures.aims.to(self.device)
         features = _seen(network, pictures, self.device)
         answers = network.pooled(features)
         density = functional.cross_entropy(answers.density, pictures.density.to(self.device))
-        truths = [study.truth for study in chosen]
+        study = _study_malignancy(answers.malignancy, drawn.malignant.to(self.device))
         return {
-            **_lesion_losses(network, features, pictures),
-            "malignancy": _malignancy(answers.malignancy, pictures)
-            + 0.5 * _study_malignancy(answers.malignancy, truths),
+            **_lesion_losses(network, features, aims, pictures.size),
+            "malignancy": _malignancy(answers.malignancy, aims) + 0.5 * study,
             "density": 0.5 * density,
-            "risk": 0.5 * _risk(network, features.map, truths),
+            "risk": 0.5 * _risk(network, features.map, drawn.risks.to(self.device)),
         }
 
 
@@ -115,19 +130,23 @@ class MixedLosses:
     views: ViewLosses
     plan: CropPlan
 
-    def __call__(self, random: np.random.Generator) -> Mapping[str, Tensor]:
-        whole, network = self.views(random), self.views.network
-        pictures = crops(self.views.studies, self.plan, network.kinds, random)
-        features = _seen(network, pictures, self.views.device)
-        cut = _lesion_losses(network, features, pictures)
-        return {**whole, **{f"{name} of crops": loss for name, loss in cut.items()}}
+    def draw(self, random: np.random.Generator) -> tuple[DrawnStudies, Pictures]:
+        whole, kinds = self.views.draw(random), self.views.network.kinds
+        return whole, crops(self.views.studies, self.plan, kinds, random)
+
+    def __call__(self, drawn: tuple[DrawnStudies, Pictures]) -> Losses:
+        studies, pictures = drawn
+        network, device = self.views.network, self.views.device
+        features = _seen(network, pictures, device)
+        cut = _lesion_losses(network, features, pictures.aims.to(device), pictures.size)
+        of_crops = {f"{name} of crops": loss for name, loss in cut.items()}
+        return {**self.views(studies), **of_crops}
 
 
-def _study_malignancy(logits: Tensor, truths: Sequence[PhantomTruth]) -> Tensor:
+def _study_malignancy(logits: Tensor, malignant: Tensor) -> Tensor:
     """Of the study as the bundle combines it: views of a breast averaged, the worse breast."""
-    breasts = torch.sigmoid(logits).reshape(len(truths), 2, 2).mean(dim=2)
+    breasts = torch.sigmoid(logits).reshape(len(malignant), 2, 2).mean(dim=2)
     study = breasts.amax(dim=1).clamp(1e-6, 1 - 1e-6)
-    malignant = torch.tensor([float(truth.malignant) for truth in truths]).to(logits.device)
     return functional.binary_cross_entropy(study, malignant)
 
 
@@ -140,9 +159,8 @@ def risks(truths: Sequence[PhantomTruth]) -> Tensor:
     return torch.tensor([truth.risk_by_year for truth in truths], dtype=torch.float32)
 
 
-def _risk(network: DemoNetwork, maps: Tensor, truths: Sequence[PhantomTruth]) -> Tensor:
+def _risk(network: DemoNetwork, maps: Tensor, wanted: Tensor) -> Tensor:
     logits = network.prognosis.logits(network.prognosis.study_squares(maps))
-    wanted = risks(truths).to(logits.device)
     return functional.binary_cross_entropy_with_logits(logits, wanted)
 
 
@@ -161,8 +179,7 @@ def settle_norms(
         layer.momentum = None  # the plain mean of all batches
     network.train()
     for _ in range(steps):
-        pictures = crops(losses.studies, losses.plan, network.kinds, generator)
-        _seen(network, pictures, losses.device)
+        _seen(network, losses.draw(generator), losses.device)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 
@@ -198,8 +215,8 @@ def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.de
         features = _seen(network, pictures, device)
         logits.append(network.pooled(features).malignancy)
         squares.append(network.prognosis.study_squares(features.map))
-        malignant += [float(one.malignant) for one in pictures.targets]
-    wanted = torch.tensor(malignant, device=device)
+        malignant.append(pictures.aims.malignant)
+    wanted = torch.cat(malignant).to(device)
     stretch_logit(network.malignancy.classifier.classification_head, torch.cat(logits), wanted)
     together = torch.cat(squares)
     network.prognosis.start(together)

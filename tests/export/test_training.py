@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from mammofm_lite.export.training.network import (
     parts_of,
     write_logits,
 )
-from mammofm_lite.export.training.plan import Plan
+from mammofm_lite.export.training.plan import Machine, Plan
 from mammofm_lite.export.training.points import (
     Answers,
     Mark,
@@ -109,6 +109,11 @@ def drawn_study(seed: int, *, malignant: bool) -> Study:
     return Study(truth, views)
 
 
+def judged(loss: loop.Loss, seed: int = 0) -> dict[str, torch.Tensor]:
+    """One step's losses."""
+    return dict(loss(loss.draw(np.random.default_rng(seed))))
+
+
 def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) -> None:
     """Crops: the square is found and called. Whole views: every head gets a gradient."""
     studies = [drawn_study(1, malignant=True), drawn_study(2, malignant=False)]
@@ -118,7 +123,7 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
 
     def now() -> dict[str, float]:
         network.train()
-        return {k: float(v.detach()) for k, v in crop(np.random.default_rng(0)).items()}
+        return {k: float(v.detach()) for k, v in judged(crop).items()}
 
     first = now()
     rates = dict.fromkeys(("encoder", "malignancy", "localization", "dense"), 2e-3)
@@ -134,14 +139,14 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
     start_views(network, studies, device)
     hold_norms(network)
     held = network.encoder._bn0.running_mean.clone()
-    found = ViewLosses(network, studies, 1, device)(np.random.default_rng(0))
+    found = judged(ViewLosses(network, studies, 1, device))
     assert set(found) == {"boxes", "cells", "malignancy", "density", "risk"}
     sum(found.values()).backward()
     heads = network.prognosis.heads
     assert all(head.cc_stretch_params.grad.abs().sum() > 0 for head in heads)
     assert all(torch.isfinite(loss) for loss in found.values())
     mixed = MixedLosses(ViewLosses(network, studies, 1, device), CropPlan(64, 2))
-    beside = mixed(np.random.default_rng(0))
+    beside = judged(mixed)
     assert set(beside) == {*found, "boxes of crops", "cells of crops"}
     assert all(beside[name] == found[name] for name in found)
     assert torch.equal(network.encoder._bn0.running_mean, held)
@@ -160,17 +165,40 @@ def test_the_longest_prefix_decides_the_rate() -> None:
 # -------------------- the loop
 
 
-def _small_stage(module: nn.Module, steps: int, stop_at: int | None = None) -> Stage:
-    calls = []
+@dataclass
+class _Square:
+    """A loss that is stopped at its step `stop_at`."""
 
-    def loss(random: np.random.Generator) -> dict[str, torch.Tensor]:
-        calls.append(None)
-        if len(calls) == stop_at:
+    module: nn.Module
+    stop_at: int | None
+    judged: int = 0
+
+    def draw(self, random: np.random.Generator) -> torch.Tensor:
+        return torch.from_numpy(random.standard_normal((8, 3)).astype(np.float32))
+
+    def __call__(self, drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.judged += 1
+        if self.judged == self.stop_at:
             raise KeyboardInterrupt
-        picture = torch.from_numpy(random.standard_normal((8, 3)).astype(np.float32))
-        return {"square": ((module(picture) - picture[:, :1]) ** 2).mean()}
+        return {"square": ((self.module(drawn) - drawn[:, :1]) ** 2).mean()}
 
+
+def _small_stage(module: nn.Module, steps: int, stop_at: int | None = None) -> Stage:
+    loss = _Square(module, stop_at)
     return Stage("small", 7, module, loss, {"": 1e-2}, Budget(0, steps=steps), seed=3)
+
+
+def test_processes_that_draw_ahead_change_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = nn.Linear(3, 1).state_dict()
+    weights = []
+    for drawers in (0, 2):
+        module = nn.Linear(3, 1)
+        module.load_state_dict(start)
+        stage = replace(_small_stage(module, 9), drawers=drawers)
+        run_stage(stage, tmp_path / f"{drawers}.state", print)
+        weights.append(module.weight.detach().clone())
+    assert torch.equal(*weights)
 
 
 def test_a_killed_stage_goes_on_as_if_nothing_had_been(
@@ -206,26 +234,37 @@ def test_a_stage_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     module = nn.Linear(3, 1)
-    stage = replace(
-        _small_stage(module, 2), loss=lambda random: {"odd": module.weight.sum() * float("nan")}
-    )
+    with torch.no_grad():
+        module.weight.fill_(float("nan"))
+    stage = _small_stage(module, 2)
     with pytest.raises(ExportError, match="small: the loss of step 0 is not finite"):
         run_stage(stage, tmp_path / "z.state", print)
 
 
-def test_hours_have_bounds() -> None:
-    with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):
-        Plan.for_hours(0, seed=0)
-    plan = Plan.for_hours(2, seed=0)
+@pytest.mark.parametrize("machine", [Machine(2, gpu=False), Machine(16, gpu=True)])
+def test_a_plan_leaves_time_to_render(machine: Machine) -> None:
+    hours = 0.2 if machine.gpu else 2
+    plan = Plan.for_hours(hours, machine, seed=0)
     stages = (
         *(plan.crops_budget, plan.views_budget, plan.rare_budget),
         *(plan.report_budget, plan.risk_budget),
     )
-    assert sum(stage.seconds for stage in stages) < 0.86 * 7200
+    coarse, fine = (1.3, 2.4) if machine.gpu else (0.6, 1.1)  # seconds of a core
+    rendered = ((plan.studies + plan.rare) * coarse + plan.checked * fine) / machine.cores
+    first = plan.first * coarse / machine.cores if machine.gpu else rendered
+    assert sum(stage.seconds for stage in stages) < 0.96 * (hours * 3600 - first)
+    if machine.gpu:  # all of it by the time that crops are done with
+        assert rendered < first + 1.1 * plan.crops_budget.seconds
+    assert plan.encoded <= plan.studies
+
+
+def test_hours_have_bounds() -> None:
+    two = Machine(2, gpu=False)
+    with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):
+        Plan.for_hours(0, two, seed=0)
     told = "1860 phantoms to train on, 460 more with rare looks, 220 to check on"
-    assert (
-        str(plan) == f"{told}; crops 32 min, views 32 min, rare 26 min, risk 1 min, report 10 min"
-    )
+    lasts = "crops 32 min, views 32 min, rare 26 min, risk 1 min, report 10 min"
+    assert str(Plan.for_hours(2, two, seed=0)) == f"{told}; {lasts}"
     assert "crops 3 steps" in str(Plan.smoke(seed=0))
 
 
@@ -258,7 +297,8 @@ def test_phantoms_are_rendered_once_and_alike(
 
 def test_rare_looks_are_sought_in_their_shares() -> None:
     options = DataPlan(range(1), 1.0, PreprocessingSpec(64, 48), prevalence=0.5).options
-    found = rare_seeds(range(300), 8, options)
+    found = rare_seeds(range(300), 8, options, workers=0)
+    assert rare_seeds(range(300), 8, options, workers=2) == found
     drawn = [render_phantom(seed, options)[0] for seed in found]
     looks = [
         {lesion.descriptors.get("morphology", lesion.kind) for lesion in truth.lesions}
@@ -269,7 +309,7 @@ def test_rare_looks_are_sought_in_their_shares() -> None:
         assert sum(name in look for look in looks) >= share * 8
     assert found == tuple(sorted(set(found)))
     with pytest.raises(ExportError, match="too few phantoms with architectural_distortion"):
-        rare_seeds(range(3), 8, options)
+        rare_seeds(range(3), 8, options, workers=0)
 
 
 def test_other_seeds_are_other_phantoms(tmp_path: Path) -> None:
@@ -337,41 +377,64 @@ def test_a_crop_moves_and_flips_its_boxes() -> None:
 def test_unvaried_views_are_what_the_encoder_graph_makes_of_them() -> None:
     study = drawn_study(1, malignant=True)
     pictures = whole_views([study], ("mass",), None)
-    assert float(pictures.grey.min()) == 0
-    assert float(pictures.grey.max()) == 1
-    assert [one.malignant for one in pictures.targets] == [True, True, False, False]
+    grey = pictures.grey(torch.device("cpu"))
+    assert float(grey.min()) == 0
+    assert float(grey.max()) == 1
+    assert pictures.aims.malignant.tolist() == [1, 1, 0, 0]
 
 
 # -------------------- losses
 
 
 def test_anchors_meet_their_boxes() -> None:
+    """Also beside a picture without boxes, and with room for more boxes than there are."""
     size = (96, 96)
     boxes = np.array([[10, 12, 44, 50], [60, 60, 63, 64]], np.float32)
-    matched = losses.match_anchors(boxes, size)
+    padded = torch.zeros(2, 3, 4)
+    padded[0, :2] = torch.from_numpy(boxes)
+    real = torch.tensor([[True, True, False], [False, False, False]])
+    both = losses.match_anchors(padded, real, size)
+    assert (both[1] == -1).all()
+    matched = both[0].numpy()
     anchors = anchor_boxes(size)
     assert {0, 1, -1, -2} == set(matched.tolist())
     shares = losses.overlaps(anchors, boxes)
     assert (shares[matched == -1].max(axis=1) < 0.4).all()
     assert (matched[shares[:, 0] >= 0.5] == 0).all()
     at = matched >= 0
-    deltas = losses._deltas(anchors[at], boxes[matched[at]])
-    decoded = decode_boxes(torch.from_numpy(anchors[at]), torch.from_numpy(deltas)).numpy()
-    np.testing.assert_allclose(decoded, boxes[matched[at]], atol=1e-3)
-    assert (losses.match_anchors(np.zeros((0, 4), np.float32), size) == -1).all()
+    chosen, wanted = torch.from_numpy(anchors[at]), torch.from_numpy(boxes[matched[at]])
+    decoded = decode_boxes(chosen, losses._deltas(chosen, wanted))
+    np.testing.assert_allclose(decoded.numpy(), wanted.numpy(), atol=1e-3)
+    bare = losses.match_anchors(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool), size)
+    assert (bare == -1).all()
+
+
+def test_a_precursor_is_no_box_of_the_detector() -> None:
+    aims = losses.aims_of([
+        losses.Targets(
+            np.array([[10, 12, 44, 50], [60, 60, 90, 94]], np.float32),
+            np.array([1, losses.NO_BOX]), np.zeros((2, 3), np.float32), False,
+        ),
+        losses.Targets(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, 3), np.float32), True
+        ),
+    ])  # fmt: skip
+    matched = losses.match_anchors(aims.boxes, aims.labels != losses.NO_BOX, (96, 96))
+    assert set(matched[0].tolist()) == {0, -1, -2}
+    assert set(matched[1].tolist()) == {-1}
+    assert aims.malignant.tolist() == [0, 1]
 
 
 def test_cells_of_a_box_say_what_it_is() -> None:
-    flags = np.zeros((1, len(DENSE_CLASSES)), np.float32)
-    flags[0, 0] = 1
+    flags = np.zeros((2, len(DENSE_CLASSES)), np.float32)
     precursor = DENSE_CLASSES.index("precursor")
-    one = losses.Targets(
-        np.array([[16, 32, 48, 64]], np.float32), np.array([0]), flags, False,
-        np.array([[5, 5, 6, 6]], np.float32),
-    )  # fmt: skip
-    wanted = losses.dense_targets([one], (6, 6), (96, 96), precursor)[0]
-    assert np.argwhere(wanted[0]).tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
-    assert np.argwhere(wanted[precursor]).tolist() == [[0, 0]]
+    flags[0, 0] = flags[1, precursor] = 1
+    boxes = np.array([[16, 32, 48, 64], [5, 5, 6, 6]], np.float32)
+    one = losses.Targets(boxes, np.array([0, losses.NO_BOX]), flags, False)
+    none = losses.Targets(boxes[:0], one.labels[:0], flags[:0], False)
+    wanted = losses.dense_targets(losses.aims_of([one, none]), (6, 6), (96, 96)).numpy()
+    assert np.argwhere(wanted[0, 0]).tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
+    assert np.argwhere(wanted[0, precursor]).tolist() == [[0, 0]]
     assert wanted.sum() == 5
 
 
@@ -435,7 +498,7 @@ def test_features_are_made_once_per_encoder(network: DemoNetwork, tmp_path: Path
     assert told == [2, 2]
     with torch.no_grad():
         pictures = whole_views([studies[1]], network.kinds, None)
-        maps = network.features(pictures.grey).map
+        maps = network.features(pictures.grey(torch.device("cpu"))).map
         squares = network.prognosis.study_squares(maps)
         np.testing.assert_allclose(again.map(1, 2), maps[2].numpy(), atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(made.squares([1]), squares, atol=1e-2, rtol=5e-3)
@@ -471,7 +534,7 @@ def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: Feat
     optimizer = torch.optim.Adam(network.report.parameters(), 3e-3)
     values = []
     for step in range(12):
-        (loss,) = losses(np.random.default_rng(step % 2)).values()
+        (loss,) = judged(losses, step % 2).values()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -606,8 +669,8 @@ def test_norms_settle_on_the_weights_as_they_are(network: DemoNetwork) -> None:
     some = CropLosses(network, studies, CropPlan(64, 8), torch.device("cpu"))
     network.encoder._bn0.running_mean.fill_(1e3)
     settle_norms(network, some, 4, np.random.default_rng(0))
-    dice = np.random.default_rng(0)
-    grey = torch.cat([crops(studies, some.plan, network.kinds, dice).grey for _ in range(4)])
+    dice, cpu = np.random.default_rng(0), torch.device("cpu")
+    grey = torch.cat([crops(studies, some.plan, network.kinds, dice).grey(cpu) for _ in range(4)])
     x = ((grey - PIXEL_MEAN) / PIXEL_STD).expand(-1, 3, -1, -1)
     with torch.no_grad():
         seen = network.encoder._conv_stem(x).mean(dim=(0, 2, 3))

@@ -347,7 +347,8 @@ def _weights(block: _Block) -> list[Any]:
     output = np.stack([block.project.steps, block.project.biases])
     inputs = [block.depthwise.weights.output(0), block.project.weights.output(0)]
     inputs += [_f32(hidden), _f32(output)]
-    inputs += [_f32(values) for values in (*block.squeeze.reduce, *block.squeeze.excite)]
+    for weights, biases in (block.squeeze.reduce, block.squeeze.excite):
+        inputs += [_f32(weights.T), _f32(biases)]
     return inputs if expansion is None else [*inputs, expansion.weights.output(0)]
 
 

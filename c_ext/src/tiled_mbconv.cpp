@@ -146,7 +146,6 @@ MbConv::MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbCon
         pack_expand(weights);
     pack_depthwise(weights);
     pack_project(weights);
-    pack_squeeze(weights);
 }
 
 /// [chunks, depth / 4, 3, 16, 4], and the parameters of the expanded tensor.
@@ -236,20 +235,6 @@ void MbConv::pack_project(const MbConvWeights& weights) {
     }
 }
 
-/// Both products of the squeeze-excite path as [inputs, outputs].
-void MbConv::pack_squeeze(const MbConvWeights& weights) {
-    const std::int64_t hidden = m_shape.hidden, squeeze = m_shape.squeeze;
-    m_reduce.resize(static_cast<std::size_t>(hidden * squeeze));
-    m_excite.resize(m_reduce.size());
-    for (std::int64_t c = 0; c < hidden; ++c)
-        for (std::int64_t s = 0; s < squeeze; ++s) {
-            m_reduce[static_cast<std::size_t>(c * squeeze + s)] = weights.reduce[s * hidden + c];
-            m_excite[static_cast<std::size_t>(s * hidden + c)] = weights.excite[c * squeeze + s];
-        }
-    m_reduce_bias.assign(weights.reduce_bias, weights.reduce_bias + squeeze);
-    m_excite_bias.assign(weights.excite_bias, weights.excite_bias + hidden);
-}
-
 // -------------------- running
 
 void MbConv::quantize(const float* floats, std::uint8_t* bytes) const {
@@ -328,21 +313,22 @@ void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::in
 }
 
 /// From sums of bytes to the factors that turn a byte into the gated tensor's.
-void MbConv::set_gate(const std::int64_t* sums, float* gate) const {
+void MbConv::set_gate(const MbConvGate& weights, const std::int64_t* sums, float* gate) const {
     const std::int64_t hidden = m_shape.hidden, squeeze = m_shape.squeeze;
     const MbRange& range = m_ranges.rounds_row_means ? m_ranges.row_mean : m_ranges.depthwise;
     const std::int64_t count =
         m_shape.out_height * (m_ranges.rounds_row_means ? 1 : m_shape.out_width);
-    std::vector<float> means(static_cast<std::size_t>(hidden)), squeezed = m_reduce_bias;
+    std::vector<float> means(static_cast<std::size_t>(hidden));
+    std::vector<float> squeezed(weights.reduce_bias, weights.reduce_bias + squeeze);
     for (std::int64_t c = 0; c < hidden; ++c) {
         const double mean = static_cast<double>(sums[c]) / static_cast<double>(count);
         means[static_cast<std::size_t>(c)] = static_cast<float>(mean) * range.step() + range.low;
     }
-    m_kernel.accumulate(means.data(), m_reduce.data(), squeezed.data(), hidden, squeeze);
+    m_kernel.accumulate(means.data(), weights.reduce, squeezed.data(), hidden, squeeze);
     for (float& value : squeezed)
         value *= sigmoid(value);
-    std::vector<float> excited = m_excite_bias;
-    m_kernel.accumulate(squeezed.data(), m_excite.data(), excited.data(), squeeze, hidden);
+    std::vector<float> excited(weights.excite_bias, weights.excite_bias + hidden);
+    m_kernel.accumulate(squeezed.data(), weights.excite, excited.data(), squeeze, hidden);
     const float per_step = m_ranges.gated.per_step();
     std::fill_n(gate, 2 * m_padded, 0.0f);
     for (std::int64_t c = 0; c < hidden; ++c) {
@@ -394,8 +380,8 @@ void MbConv::second_pass(const std::uint8_t* hidden, const float* gate,
     });
 }
 
-void MbConv::run(const std::uint8_t* bytes, const float* floats, std::uint8_t* output,
-                 float* float_output) const {
+void MbConv::run(const MbConvGate& weights, const std::uint8_t* bytes, const float* floats,
+                 std::uint8_t* output, float* float_output) const {
     const MbConvShape& shape = m_shape;
     const std::int64_t pixels = ceil_div(shape.out_height * shape.out_width, kMbPixels) * kMbPixels;
     const std::int64_t hidden_bytes = ceil_div(m_padded * pixels, 64) * 64;
@@ -411,7 +397,7 @@ void MbConv::run(const std::uint8_t* bytes, const float* floats, std::uint8_t* o
     std::vector<std::int64_t> sums(static_cast<std::size_t>(m_padded));
     std::vector<float> gate(static_cast<std::size_t>(2 * m_padded));
     first_pass(input, hidden, sums.data());
-    set_gate(sums.data(), gate.data());
+    set_gate(weights, sums.data(), gate.data());
     second_pass(hidden, gate.data(), shape.shortcut ? input : nullptr, output, float_output);
 }
 

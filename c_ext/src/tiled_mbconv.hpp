@@ -50,9 +50,13 @@ struct MbConvWeights {
     const float*
         hidden;  ///< [6, hidden]: expand step and bias, low and high, depthwise step and bias
     const float* output;  ///< [2, out_channels]: step and bias of `project`
-    const float* reduce;  ///< [squeeze, hidden]
+};
+
+/// The squeeze-excite weights, used where the graph holds them.
+struct MbConvGate {
+    const float* reduce;  ///< [hidden, squeeze]
     const float* reduce_bias;
-    const float* excite;  ///< [hidden, squeeze]
+    const float* excite;  ///< [squeeze, hidden]
     const float* excite_bias;
 };
 
@@ -73,7 +77,7 @@ class MbBuffer {
     std::size_t m_size = 0;
 };
 
-/// A block, ready to run: holds all that it needs of the weights.
+/// A block, ready to run: holds all that it needs of the weights but those of the gate.
 class MbConv {
   public:
     MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights);
@@ -82,17 +86,16 @@ class MbConv {
     /// in_height, in_width] is given. `output`: [out_height, out_width, out_channels];
     /// `float_output`: [out_channels, out_height, out_width], before rounding, or null.
     /// The same input gives the same bytes for any number of threads.
-    void run(const std::uint8_t* bytes, const float* floats, std::uint8_t* output,
-             float* float_output) const;
+    void run(const MbConvGate& weights, const std::uint8_t* bytes, const float* floats,
+             std::uint8_t* output, float* float_output) const;
 
   private:
     void pack_expand(const MbConvWeights& weights);
     void pack_depthwise(const MbConvWeights& weights);
     void pack_project(const MbConvWeights& weights);
-    void pack_squeeze(const MbConvWeights& weights);
     void quantize(const float* floats, std::uint8_t* bytes) const;
     void first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::int64_t* sums) const;
-    void set_gate(const std::int64_t* sums, float* gate) const;
+    void set_gate(const MbConvGate& weights, const std::int64_t* sums, float* gate) const;
     void second_pass(const std::uint8_t* hidden, const float* gate, const std::uint8_t* shortcut,
                      std::uint8_t* output, float* float_output) const;
 
@@ -105,7 +108,6 @@ class MbConv {
     std::vector<float> m_parameters;     // [chunks, kMbParameters, 48]
     std::vector<std::uint8_t> m_zeros;   // [padded]
     std::vector<float> m_output_values;  // [2, out_vectors * 16]
-    std::vector<float> m_reduce, m_reduce_bias, m_excite, m_excite_bias;
 };
 
 }  // namespace mammofm

@@ -209,15 +209,8 @@ std::shared_ptr<const MbConv> TiledMBConv::packed(const ov::TensorVector& inputs
                               range(4), range(5), range(6), m_ranges[5] > m_ranges[4]};
     const auto bytes = [&](Input input) { return inputs[input].data<const std::int8_t>(); };
     const auto floats = [&](Input input) { return inputs[input].data<const float>(); };
-    const MbConvWeights weights{m_expand == 0 ? nullptr : bytes(kExpand),
-                                bytes(kDepthwise),
-                                bytes(kProject),
-                                floats(kHidden),
-                                floats(kOutput),
-                                floats(kReduce),
-                                floats(kReduceBias),
-                                floats(kExcite),
-                                floats(kExciteBias)};
+    const MbConvWeights weights{m_expand == 0 ? nullptr : bytes(kExpand), bytes(kDepthwise),
+                                bytes(kProject), floats(kHidden), floats(kOutput)};
     m_packed = std::make_shared<const MbConv>(shape, ranges, weights);
     return m_packed;
 }
@@ -229,7 +222,10 @@ bool TiledMBConv::evaluate(ov::TensorVector& outputs, const ov::TensorVector& in
     for (std::size_t i = 0; i < outputs.size(); ++i)
         outputs[i].set_shape(get_output_shape(i));
     const bool planes = inputs[kX].get_element_type() == ov::element::f32;
-    packed(inputs)->run(planes ? nullptr : inputs[kX].data<const std::uint8_t>(),
+    const auto floats = [&](Input input) { return inputs[input].data<const float>(); };
+    const MbConvGate gate{floats(kReduce), floats(kReduceBias), floats(kExcite),
+                          floats(kExciteBias)};
+    packed(inputs)->run(gate, planes ? nullptr : inputs[kX].data<const std::uint8_t>(),
                         planes ? inputs[kX].data<const float>() : nullptr,
                         outputs[0].data<std::uint8_t>(),
                         m_emit_float ? outputs[1].data<float>() : nullptr);

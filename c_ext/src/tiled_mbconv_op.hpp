@@ -29,7 +29,7 @@ struct TiledMBConvAttributes {
 ///   hidden       f32 [6, M]: steps and biases of `expand`, lows and highs of the expanded tensor's
 ///                bytes, steps and biases of `depthwise`
 ///   output       f32 [2, N]: steps and biases of `project`
-///   reduce       f32 [S, M], reduce_bias [S], excite [M, S], excite_bias [M]
+///   reduce       f32 [M, S], reduce_bias [S], excite [S, M], excite_bias [M]
 ///   expand       i8 [M, C], or [M, 3, 3]; absent where nothing is expanded
 ///
 /// Outputs
@@ -46,7 +46,7 @@ struct TiledMBConvAttributes {
 ///   ranges      lows and highs that the bytes of these tensors stand for: x, depthwise, means of
 ///               rows (0, 0: not rounded), gate, gated, projected (read with a shortcut), output
 ///
-/// Weights, all but x, are constants: they are packed at the first inference.
+/// Weights, all but x, are constants: those of the convolutions are packed at the first inference.
 class TiledMBConv : public ov::op::Op {
   public:
     OPENVINO_OP("TiledMBConv", "mammofm")

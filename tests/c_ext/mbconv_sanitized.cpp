@@ -1,5 +1,6 @@
-// TiledMBConv on buffers of exactly the sizes that it is promised, for a build with sanitizers.
-// Argument: the instruction set. Prints one checksum per case; they do not depend on the threads.
+// TiledMBConv on buffers of exactly the sizes that it is promised, for a build
+// with sanitizers. Argument: the instruction set. Prints one checksum per case;
+// they do not depend on the threads.
 
 #include <cstdio>
 #include <random>
@@ -14,13 +15,16 @@ namespace mammofm {
 namespace {
 InstructionSet chosen;
 }
-const InstructionSet& selected_instruction_set() { return chosen; }
+const InstructionSet& selected_instruction_set() {
+    return chosen;
+}
 const MbConvKernel avx2::mbconv_kernel{};  // the source of portable's, with other flags
 }  // namespace mammofm
 
 namespace {
 
 using mammofm::MbConv;
+using mammofm::MbConvGate;
 using mammofm::MbConvRanges;
 using mammofm::MbConvShape;
 using mammofm::MbConvWeights;
@@ -52,17 +56,11 @@ std::uint64_t run(MbConvShape shape, bool floats, bool rounds_row_means) {
     const auto excite = drawn<float>(shape.squeeze * hidden, -0.5f, 0.5f);
     const auto reduce_bias = drawn<float>(shape.squeeze, -1, 1);
     const auto excite_bias = drawn<float>(hidden, -1, 1);
-    const MbConvWeights weights{shape.expand ? expand.data() : nullptr,
-                                depthwise.data(),
-                                project.data(),
-                                values.data(),
-                                output.data(),
-                                reduce.data(),
-                                reduce_bias.data(),
-                                excite.data(),
-                                excite_bias.data()};
-    const MbConvRanges ranges{{-4, 4}, {-0.3f, 7}, {-0.3f, 4}, {0, 0.9f},
-                              {-0.2f, 5}, {-3, 3}, {-6, 6}, rounds_row_means};
+    const MbConvWeights weights{shape.expand ? expand.data() : nullptr, depthwise.data(),
+                                project.data(), values.data(), output.data()};
+    const MbConvGate gate{reduce.data(), reduce_bias.data(), excite.data(), excite_bias.data()};
+    const MbConvRanges ranges{{-4, 4},    {-0.3f, 7}, {-0.3f, 4}, {0, 0.9f},
+                              {-0.2f, 5}, {-3, 3},    {-6, 6},    rounds_row_means};
     const MbConv block(shape, ranges, weights);
     const std::int64_t count = shape.in_channels * shape.in_height * shape.in_width;
     const auto bytes = drawn<std::uint8_t>(floats ? 0 : count, 0, 255);
@@ -70,7 +68,7 @@ std::uint64_t run(MbConvShape shape, bool floats, bool rounds_row_means) {
     const auto pixels = static_cast<std::size_t>(shape.out_height * shape.out_width * outputs);
     std::vector<std::uint8_t> found(pixels);
     std::vector<float> raw(pixels);
-    block.run(floats ? nullptr : bytes.data(), floats ? planes.data() : nullptr, found.data(),
+    block.run(gate, floats ? nullptr : bytes.data(), floats ? planes.data() : nullptr, found.data(),
               floats ? raw.data() : nullptr);
     std::uint64_t sum = 0;
     for (const std::uint8_t byte : found)
@@ -83,7 +81,8 @@ std::uint64_t run(MbConvShape shape, bool floats, bool rounds_row_means) {
 int main(int, char** arguments) {
     mammofm::chosen.name = arguments[1];
     const MbConvShape cases[] = {
-        // channels, height, width; expand, pad; hidden, height, width; kernel, stride, pad; squeeze;
+        // channels, height, width; expand, pad; hidden, height, width; kernel,
+        // stride, pad; squeeze;
         // outputs, height, width; shortcut
         {24, 9, 13, 1, 0, 48, 9, 13, 3, 1, 1, 6, 24, 9, 13, true},
         {24, 9, 13, 1, 0, 144, 9, 13, 5, 2, 1, 6, 40, 5, 6, false},

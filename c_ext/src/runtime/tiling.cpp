@@ -404,6 +404,16 @@ ov::Output<ov::Node> rows(const std::vector<Floats>& rows) {
     return f32({rows.size(), rows[0].size()}, all);
 }
 
+/// The weights [outputs, inputs] of a product as [inputs, outputs].
+ov::Output<ov::Node> turned(const Dense& dense) {
+    const std::size_t outputs = dense.shape[0], inputs = dense.shape[1];
+    Floats all(dense.weights.size());
+    for (std::size_t o = 0; o < outputs; ++o)
+        for (std::size_t i = 0; i < inputs; ++i)
+            all[i * outputs + o] = dense.weights[o * inputs + i];
+    return f32({inputs, outputs}, all);
+}
+
 /// Inputs of the operation behind the first.
 ov::OutputVector weights_of(const Block& block) {
     const Convolution& depthwise = block.depthwise;
@@ -419,9 +429,9 @@ ov::OutputVector weights_of(const Block& block) {
               per_channel(std::move(middle.low), channels),
               per_channel(std::move(middle.high), channels), depthwise.steps, depthwise.biases}),
         rows({block.project.steps, block.project.biases}),
-        f32(reduce.shape, reduce.weights),
+        turned(reduce),
         f32({reduce.biases.size()}, reduce.biases),
-        f32(excite.shape, excite.weights),
+        turned(excite),
         f32({excite.biases.size()}, excite.biases)};
     if (expansion)
         inputs.push_back(expansion->weights->output(0));

@@ -13,6 +13,7 @@ if "openvino_telemetry" not in sys.modules:
 
 import openvino as ov
 
+from ._alternate_stack import own_alternate_stack
 from .native import attention_precision, extension_path, instruction_set
 
 __all__ = ["OPENVINO_VERSION", "cpu_properties", "make_core", "ov"]
@@ -35,6 +36,8 @@ def make_core() -> Any:
     attention_precision()
     core = ov.Core()
     core.add_extension(str(extension_path()))
+    with own_alternate_stack():
+        core.get_property("CPU", "FULL_DEVICE_NAME")  # creates the plugin, now and not later
     return core
 
 

@@ -12,6 +12,7 @@
 #include "../tiled_mbconv.hpp"
 #include "../tiled_mbconv_kernel.hpp"
 #include "../tiled_mbconv_op.hpp"
+#include "alternate_stack.hpp"
 #include "failure.hpp"
 #include "tiling.hpp"
 #include "views.hpp"
@@ -283,6 +284,7 @@ GraphStore::GraphStore(const Bundle& bundle, int threads, bool tiled)
     tiled_ = tiled && std::string(selected_mbconv_kernel().name) == kFastKernel;
     core_.add_extension(std::make_shared<ov::OpExtension<TiledAttention>>());
     core_.add_extension(std::make_shared<ov::OpExtension<TiledMBConv>>());
+    const AlternateStack own;  // the first question creates the plugin
     cpu_name_ = stripped(core_.get_property("CPU", ov::device::full_name));
     contracts_ = graph_contracts(bundle);
 }

@@ -12,11 +12,13 @@ if "openvino_telemetry" not in sys.modules:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino as ov
+from openvino import opset15 as opset
+from openvino.utils.node_factory import NodeFactory
 
 from ._alternate_stack import own_alternate_stack
 from .native import attention_precision, extension_path, instruction_set
 
-__all__ = ["OPENVINO_VERSION", "cpu_properties", "make_core", "ov"]
+__all__ = ["OPENVINO_VERSION", "NodeFactory", "cpu_properties", "make_core", "opset", "ov"]
 
 OPENVINO_VERSION: Final[str] = ov.__version__.split("-")[0]
 """Of the library at hand, without the build number."""

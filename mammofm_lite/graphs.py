@@ -22,7 +22,8 @@ __all__ = ["Graph", "GraphStore"]
 
 Tensors = dict[str, npt.NDArray[Any]]
 
-_FAST_KERNEL: Final = "avx512vnni"
+_FAST_INT8: Final = ("avx512vnni",)
+_FAST_FLOAT32: Final = ("avx512", "avx512_vnni")
 """The kernels of TiledMBConv that are faster than OpenVINO's own, see benchmarks/notes.md."""
 
 
@@ -78,8 +79,9 @@ class GraphStore:
     threads
         CPU threads of a run.
     tiled
-        Give the inverted bottlenecks of INT8 encoders to our kernels where those are faster than
-        OpenVINO's: on CPUs with AVX-512 VNNI. The bundle itself is not changed.
+        Give the inverted bottlenecks of encoders to our kernels where those are faster than
+        OpenVINO's: on CPUs with AVX-512, and with its VNNI for INT8. The bundle itself is not
+        changed.
 
     Raises
     ------
@@ -92,7 +94,7 @@ class GraphStore:
         _check_openvino(bundle)
         self._bundle = bundle
         self._threads = threads
-        self._tiled = tiled and mbconv_kernel() == _FAST_KERNEL
+        self._tiled = _fast_precisions() if tiled else frozenset()
         self._core = make_core()
         self._contracts = graph_contracts(bundle)
         self._models: dict[str, Any] = {}
@@ -160,18 +162,28 @@ class GraphStore:
             self._attention[name] = _attention_precisions(model)
             with _loading(name):
                 if self._tiled:
-                    tile(model)
+                    tile(model, self._tiled)
                 self._note_kernels(name, model)
                 compiled = self._core.compile_model(model, "CPU", cpu_properties(self._threads))
         del self._models[name]  # the compiled one lives on without it
         return compiled
 
     def _note_kernels(self, name: str, model: Any) -> None:
-        used = {"TiledAttention": instruction_set(), "TiledMBConv": mbconv_kernel()}
+        used = {
+            "TiledAttention": instruction_set(),
+            "TiledMBConv": mbconv_kernel(),
+            "TiledMBConvF32": instruction_set(),
+        }
         counts = Counter(op.get_type_name() for op in model.get_ops())
         noted = [f"{op} ({kind}) x {counts[op]}" for op, kind in used.items() if counts[op]]
         if noted:
             self._kernels[name] = ", ".join(noted)
+
+
+def _fast_precisions() -> frozenset[str]:
+    """Of the blocks that our kernels are faster at on this CPU."""
+    fast = {"int8": mbconv_kernel() in _FAST_INT8, "float32": instruction_set() in _FAST_FLOAT32}
+    return frozenset(name for name, is_faster in fast.items() if is_faster)
 
 
 def _attention_precisions(model: Any) -> set[str]:

@@ -9,12 +9,14 @@
 #include "instruction_set.hpp"
 #include "tiled_attention_op.hpp"
 #include "tiled_mbconv.hpp"
+#include "tiled_mbconv_f32_op.hpp"
 #include "tiled_mbconv_kernel.hpp"
 #include "tiled_mbconv_op.hpp"
 
-OPENVINO_CREATE_EXTENSIONS(
-    std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<mammofm::TiledAttention>>(),
-                                     std::make_shared<ov::OpExtension<mammofm::TiledMBConv>>()}));
+OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>(
+    {std::make_shared<ov::OpExtension<mammofm::TiledAttention>>(),
+     std::make_shared<ov::OpExtension<mammofm::TiledMBConv>>(),
+     std::make_shared<ov::OpExtension<mammofm::TiledMBConvF32>>()}));
 
 // The texts belong to the library and live as long as it is loaded.
 extern "C" {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tiled_attention_kernel.hpp"
+#include "tiled_mbconv_f32_kernel.hpp"
 
 namespace mammofm {
 namespace {
@@ -12,6 +13,7 @@ struct Candidate {
     std::string name;
     const TiledAttentionKernel* kernel;
     const TiledAttentionInt8Kernel* int8_kernel;
+    const MbConvF32Kernel* mbconv_f32_kernel;
     bool supported;
 };
 
@@ -19,8 +21,9 @@ struct Candidate {
 // test for every feature that its compiler flags allow (c_ext/CMakeLists.txt).
 const std::vector<Candidate>& candidates() {
     static const std::vector<Candidate> all = {
-#define MAMMOFM_INSTRUCTION_SET(isa, gate) \
-    {#isa, &isa::tiled_attention_kernel, &isa::tiled_attention_int8_kernel, gate},
+#define MAMMOFM_INSTRUCTION_SET(isa, gate)                                  \
+    {#isa, &isa::tiled_attention_kernel, &isa::tiled_attention_int8_kernel, \
+     &isa::mbconv_f32_kernel, gate},
 #include "instruction_sets.inc"
 #undef MAMMOFM_INSTRUCTION_SET
     };
@@ -38,7 +41,12 @@ std::string names(bool only_supported, const char* separator) {
 }
 
 InstructionSet refuse(std::string reason) {
-    return {{}, nullptr, nullptr, std::move(reason)};
+    return {{}, nullptr, nullptr, nullptr, std::move(reason)};
+}
+
+InstructionSet choose(const Candidate& candidate) {
+    return {
+        candidate.name, candidate.kernel, candidate.int8_kernel, candidate.mbconv_f32_kernel, {}};
 }
 
 InstructionSet select_highest() {
@@ -47,7 +55,7 @@ InstructionSet select_highest() {
         if (candidate.supported)
             best = &candidate;
     }
-    return {best->name, best->kernel, best->int8_kernel, {}};  // portable is always supported
+    return choose(*best);  // portable is always supported
 }
 
 InstructionSet select() {
@@ -60,7 +68,7 @@ InstructionSet select() {
         if (!candidate.supported)
             return refuse("MAMMOFM_ISA=" + candidate.name + ": this CPU lacks it; it supports " +
                           names(/*only_supported=*/true, ", "));
-        return {candidate.name, candidate.kernel, candidate.int8_kernel, {}};
+        return choose(candidate);
     }
     return refuse("MAMMOFM_ISA: unknown instruction set '" + std::string(wanted) +
                   "'; this build knows " + names(/*only_supported=*/false, ", "));

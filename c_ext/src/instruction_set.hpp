@@ -7,12 +7,14 @@ namespace mammofm {
 
 struct TiledAttentionKernel;
 struct TiledAttentionInt8Kernel;
+struct MbConvF32Kernel;
 
 /// The instruction set of this process, or why there is none.
 struct InstructionSet {
     std::string name;  ///< "portable", "avx2", "avx512", "avx512_vnni"; empty on refusal
     const TiledAttentionKernel* kernel{};  ///< null on refusal
     const TiledAttentionInt8Kernel* int8_kernel{};
+    const MbConvF32Kernel* mbconv_f32_kernel{};
     std::string error;  ///< one line; empty unless refused
 };
 

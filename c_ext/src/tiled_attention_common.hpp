@@ -1,8 +1,9 @@
-// What the float32 and the INT8 kernel of one instruction set share: the keys of a block, who sees
-// them, and powers of two. Included by kernel sources only, after their vectors; like those it has
-// internal linkage, so that no two instruction sets share a function.
+// What the float32 and the INT8 kernel of one instruction set share: the keys of a block, and who
+// sees them. Included by kernel sources only, after their vectors; like those it has internal
+// linkage, so that no two instruction sets share a function.
 #pragma once
 
+#include "exp2.hpp"
 #include "tiled_attention_kernel.hpp"
 
 #define MAMMOFM_UNROLL _Pragma("GCC unroll 16")
@@ -48,25 +49,6 @@ inline void transpose(const float* from, std::int64_t rows, std::int64_t columns
             }
         }
     }
-}
-
-/// 2^x for x <= 0; 0 below -126.5, NaN for NaN. Relative error below 2e-7.
-///
-/// x = n + r with n whole and |r| <= 1/2; the polynomial of 2^r is minimax in relative error (9e-8)
-/// among those of degree 5 that are 1 at 0.
-inline Vec exp2(Vec x) {
-    const Vec lowest = Vec::broadcast(-127.0f);     // its power has the exponent bits of zero
-    const Vec shift = Vec::broadcast(12582912.0f);  // 1.5 * 2^23: the sum rounds to whole numbers
-    const Vec bounded = max(lowest, x);             // this order keeps NaN
-    const Vec shifted = bounded + shift;
-    const Vec r = bounded - (shifted - shift);
-    Vec p = Vec::broadcast(1.32647e-3f);
-    p = fma(p, r, Vec::broadcast(9.67151e-3f));
-    p = fma(p, r, Vec::broadcast(5.550734e-2f));
-    p = fma(p, r, Vec::broadcast(2.4022242e-1f));
-    p = fma(p, r, Vec::broadcast(6.9314698e-1f));
-    p = fma(p, r, Vec::broadcast(1.0f));
-    return p * exp2_of_shifted(shifted);
 }
 
 /// What to subtract from scores: their maximum, or anything finite where no score is above -inf.

@@ -1,11 +1,7 @@
 #include "tiled_mbconv.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <mutex>
-#include <new>
-#include <openvino/core/parallel.hpp>
 
 #include "instruction_set.hpp"
 #include "tiled_mbconv_kernel.hpp"
@@ -13,72 +9,10 @@
 namespace mammofm {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
 constexpr float kLog2E = 1.44269504f;
 constexpr std::int64_t kVectorBytes = kMbLanes * 4;
-// Where rows are cut among threads: a strip computes up to two bands more than its share.
-constexpr std::int64_t kMinStripRows = 24;
-constexpr std::int64_t kTasksPerThread = 4;
 // Of gated pixels, so that they stay in L2 together with a panel of weights.
 constexpr std::int64_t kTileBytes = 160 << 10;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
-
-/// Call task(i) for every i below `count`; threads take the next one when they are ready.
-template <typename Task>
-void for_each(std::int64_t count, int threads, const Task& task) {
-    std::atomic<std::int64_t> next{0};
-    ov::parallel_nt(static_cast<int>(std::min<std::int64_t>(threads, count)), [&](int, int) {
-        for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
-            task(i);
-    });
-}
-
-/// Memory between the passes, shared by all blocks of the process: one runs after another.
-class Workspaces {
-  public:
-    std::unique_ptr<MbBuffer> take() {
-        const std::lock_guard<std::mutex> lock(m_mutex);
-        if (m_free.empty())
-            return std::make_unique<MbBuffer>();
-        auto buffer = std::move(m_free.back());
-        m_free.pop_back();
-        return buffer;
-    }
-    void give_back(std::unique_ptr<MbBuffer> buffer) {
-        const std::lock_guard<std::mutex> lock(m_mutex);
-        m_free.push_back(std::move(buffer));
-    }
-
-  private:
-    std::mutex m_mutex;
-    std::vector<std::unique_ptr<MbBuffer>> m_free;
-};
-
-Workspaces& workspaces() {
-    static Workspaces all;
-    return all;
-}
-
-/// A workspace for the length of one run.
-class Workspace {
-  public:
-    Workspace() : m_buffer(workspaces().take()) {}
-    ~Workspace() { workspaces().give_back(std::move(m_buffer)); }
-    Workspace(const Workspace&) = delete;
-    Workspace& operator=(const Workspace&) = delete;
-    std::uint8_t* reserve(std::size_t bytes) { return m_buffer->reserve(bytes); }
-
-  private:
-    std::unique_ptr<MbBuffer> m_buffer;
-};
-
-std::uint8_t* thread_scratch(std::size_t bytes) {
-    static thread_local MbBuffer scratch;
-    return scratch.reserve(bytes);
-}
 
 std::int64_t sum_of(const std::int8_t* weights, std::int64_t count) {
     std::int64_t sum = 0;
@@ -98,10 +32,6 @@ float rounded(float value, const MbRange& range) {
     return range.low + std::clamp(byte, 0.0f, 255.0f) * range.step();
 }
 
-float sigmoid(float value) {
-    return 1.0f / (1.0f + std::exp(-value));
-}
-
 /// Zeroed bytes.
 std::int8_t* reserve_zeros(MbBuffer& buffer, std::int64_t bytes) {
     auto* data = buffer.reserve_of<std::int8_t>(bytes);
@@ -118,20 +48,6 @@ const MbConvKernel& selected_mbconv_kernel() {
     if (name == "avx2" || !__builtin_cpu_supports("avx512vnni"))
         return avx2::mbconv_kernel;
     return avx512vnni::mbconv_kernel;
-}
-
-std::uint8_t* MbBuffer::reserve(std::size_t bytes) {
-    if (bytes > m_size || !m_data) {
-        const std::size_t lines = bytes / kAlignment + 1;
-        m_data.reset();
-        m_size = 0;
-        m_data.reset(
-            static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
-        if (!m_data)
-            throw std::bad_alloc();
-        m_size = lines * kAlignment;
-    }
-    return m_data.get();
 }
 
 // -------------------- packing
@@ -258,10 +174,7 @@ void MbConv::quantize(const float* floats, std::uint8_t* bytes) const {
 void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::int64_t* sums) const {
     const MbConvShape& shape = m_shape;
     const int threads = parallel_get_max_threads();
-    std::int64_t strips = 1;
-    if (threads > 1 && m_chunks < 2 * kTasksPerThread * threads)
-        strips = std::clamp<std::int64_t>(shape.out_height / kMinStripRows, 1,
-                                          ceil_div(kTasksPerThread * threads, m_chunks));
+    const std::int64_t strips = strips_of(shape.out_height, m_chunks, threads);
     const std::int64_t pixels = shape.out_height * shape.out_width;
     const std::int64_t pixels_padded = ceil_div(pixels, kMbPixels) * kMbPixels;
     const std::int64_t depth = shape.expand == 3 ? 12 : shape.in_channels;
@@ -314,25 +227,20 @@ void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::in
 
 /// From sums of bytes to the factors that turn a byte into the gated tensor's.
 void MbConv::set_gate(const MbConvGate& weights, const std::int64_t* sums, float* gate) const {
-    const std::int64_t hidden = m_shape.hidden, squeeze = m_shape.squeeze;
+    const std::int64_t hidden = m_shape.hidden;
     const MbRange& range = m_ranges.rounds_row_means ? m_ranges.row_mean : m_ranges.depthwise;
     const std::int64_t count =
         m_shape.out_height * (m_ranges.rounds_row_means ? 1 : m_shape.out_width);
-    std::vector<float> means(static_cast<std::size_t>(hidden));
-    std::vector<float> squeezed(weights.reduce_bias, weights.reduce_bias + squeeze);
+    std::vector<float> means(static_cast<std::size_t>(hidden)), exact(means.size());
     for (std::int64_t c = 0; c < hidden; ++c) {
         const double mean = static_cast<double>(sums[c]) / static_cast<double>(count);
         means[static_cast<std::size_t>(c)] = static_cast<float>(mean) * range.step() + range.low;
     }
-    m_kernel.accumulate(means.data(), weights.reduce, squeezed.data(), hidden, squeeze);
-    for (float& value : squeezed)
-        value *= sigmoid(value);
-    std::vector<float> excited(weights.excite_bias, weights.excite_bias + hidden);
-    m_kernel.accumulate(squeezed.data(), weights.excite, excited.data(), squeeze, hidden);
+    squeeze_excite(m_shape, weights, m_kernel.accumulate, means.data(), exact.data());
     const float per_step = m_ranges.gated.per_step();
     std::fill_n(gate, 2 * m_padded, 0.0f);
     for (std::int64_t c = 0; c < hidden; ++c) {
-        const float factor = rounded(sigmoid(excited[static_cast<std::size_t>(c)]), m_ranges.gate);
+        const float factor = rounded(exact[static_cast<std::size_t>(c)], m_ranges.gate);
         gate[c] = m_ranges.depthwise.step() * factor * per_step;
         gate[m_padded + c] = (m_ranges.depthwise.low * factor - m_ranges.gated.low) * per_step;
     }
@@ -387,7 +295,7 @@ void MbConv::run(const MbConvGate& weights, const std::uint8_t* bytes, const flo
     const std::int64_t hidden_bytes = ceil_div(m_padded * pixels, 64) * 64;
     const std::int64_t input_bytes =
         floats == nullptr ? 0 : shape.in_height * shape.in_width * shape.in_channels;
-    Workspace workspace;
+    MbWorkspace workspace;
     std::uint8_t* hidden = workspace.reserve(static_cast<std::size_t>(hidden_bytes + input_bytes));
     const std::uint8_t* input = bytes;
     if (floats != nullptr) {

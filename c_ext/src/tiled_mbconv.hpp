@@ -1,12 +1,10 @@
 // An inverted bottleneck in 8 bits: weights packed once, work spread over OpenVINO's threads.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <string>
 #include <vector>
+
+#include "mbconv_work.hpp"
 
 namespace mammofm {
 
@@ -23,19 +21,6 @@ struct MbRange {
     float per_step() const { return high > low ? 255.0f / (high - low) : 0.0f; }
 };
 
-/// Sizes of a block; all squares of kernels, paddings alike in both directions.
-struct MbConvShape {
-    std::int64_t in_channels, in_height, in_width;
-    std::int64_t
-        expand;  ///< 0: none, 1: product 1x1, 3: convolution 3x3 with stride 2 of 1 channel
-    std::int64_t expand_pad;  ///< before
-    std::int64_t hidden, height, width;
-    std::int64_t kernel, stride, pad;  ///< pad: before
-    std::int64_t squeeze;
-    std::int64_t out_channels, out_height, out_width;
-    bool shortcut;
-};
-
 /// Ranges of the bytes of all tensors but the expanded one, which has one per channel.
 struct MbConvRanges {
     MbRange input, depthwise, row_mean, gate, gated, inner, output;
@@ -50,31 +35,6 @@ struct MbConvWeights {
     const float*
         hidden;  ///< [6, hidden]: expand step and bias, low and high, depthwise step and bias
     const float* output;  ///< [2, out_channels]: step and bias of `project`
-};
-
-/// The squeeze-excite weights, used where the graph holds them.
-struct MbConvGate {
-    const float* reduce;  ///< [hidden, squeeze]
-    const float* reduce_bias;
-    const float* excite;  ///< [squeeze, hidden]
-    const float* excite_bias;
-};
-
-/// Uninitialised bytes on a cache line; grows, never shrinks.
-class MbBuffer {
-  public:
-    std::uint8_t* reserve(std::size_t bytes);
-    template <typename T>
-    T* reserve_of(std::int64_t count) {
-        return reinterpret_cast<T*>(reserve(static_cast<std::size_t>(count) * sizeof(T)));
-    }
-
-  private:
-    struct Free {
-        void operator()(std::uint8_t* data) const { std::free(data); }
-    };
-    std::unique_ptr<std::uint8_t, Free> m_data;
-    std::size_t m_size = 0;
 };
 
 /// A block, ready to run: holds all that it needs of the weights but those of the gate.

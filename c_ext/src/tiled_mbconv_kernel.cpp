@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
+
+#include "accumulate.hpp"
+#include "unrolled.hpp"
 
 #include MAMMOFM_LANES_HEADER
 
@@ -27,26 +29,6 @@ constexpr int kVectors = static_cast<int>(kMbVectors);
 constexpr int64_t kCell = kMbChunk * kMbRows;  // bytes of one column of a band
 constexpr int64_t kPatch = 12;                 // 9 bytes of a 3x3 window, 3 that meet zeros
 constexpr int kPlaces = 4;                     // depthwise outputs at a time
-
-/// A number that is known when compiling.
-template <int kValue>
-struct Number {
-    constexpr operator int() const { return kValue; }
-};
-
-#define INLINED __attribute__((always_inline))
-
-template <typename Body, int... kNumbers>
-INLINED inline void call_each(const Body& body, std::integer_sequence<int, kNumbers...>) {
-    (body(Number<kNumbers>{}), ...);
-}
-
-/// body(0), body(1), ... body(kCount - 1) without a loop: arrays that only constants index are kept
-/// in registers, those that an unrolled loop indexes are not (GCC 12).
-template <int kCount, typename Body>
-INLINED inline void each(const Body& body) {
-    call_each(body, std::make_integer_sequence<int, kCount>{});
-}
 
 /// Columns of a band: what the kernels read, those of the last 4 outputs included.
 int64_t band_columns(const MbStrip& strip) {
@@ -474,15 +456,6 @@ void quantize(const float* from, uint8_t* to, int64_t count, float scale, float 
     std::memcpy(last, from + i, static_cast<std::size_t>(count - i) * sizeof(float));
     quantize(last, bytes, 4 * kMbLanes, scale, bias);
     std::memcpy(to + i, bytes, static_cast<std::size_t>(count - i));
-}
-
-void accumulate(const float* from, const float* weights, float* to, int64_t rows, int64_t columns) {
-    for (int64_t i = 0; i < rows; ++i) {
-        const float factor = from[i];
-        const float* line = weights + i * columns;
-        for (int64_t j = 0; j < columns; ++j)
-            to[j] += factor * line[j];
-    }
 }
 
 }  // namespace

@@ -7,15 +7,16 @@
 #include <openvino/op/op.hpp>
 #include <vector>
 
+#include "mbconv_op_common.hpp"
+
 namespace mammofm {
 
 class MbConv;
 
 /// As TiledMBConv describes them.
 struct TiledMBConvAttributes {
-    std::int64_t expand = 1, kernel = 3, stride = 1;
-    std::vector<std::int64_t> pads;
-    bool shortcut = false, emit_float = false;
+    MbConvForm form;
+    bool emit_float = false;
     std::vector<float> ranges;
 };
 
@@ -65,11 +66,7 @@ class TiledMBConv : public ov::op::Op {
     void check_weights() const;
     std::shared_ptr<const MbConv> packed(const ov::TensorVector& inputs) const;
 
-    std::int64_t m_expand = 1;
-    std::int64_t m_kernel = 3;
-    std::int64_t m_stride = 1;
-    std::vector<std::int64_t> m_pads;
-    bool m_shortcut = false;
+    MbConvForm m_form;
     bool m_emit_float = false;
     std::vector<float> m_ranges;
 

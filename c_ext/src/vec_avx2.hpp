@@ -49,6 +49,12 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 inline Vec max(Vec a, Vec b) {
     return {_mm256_max_ps(a.raw, b.raw)};
 }
+inline Vec min(Vec a, Vec b) {
+    return {_mm256_min_ps(a.raw, b.raw)};
+}
+inline Vec reciprocal(Vec a) {
+    return {_mm256_div_ps(_mm256_set1_ps(1.0f), a.raw)};
+}
 inline Mask operator<(Vec a, Vec b) {
     return {_mm256_cmp_ps(a.raw, b.raw, _CMP_LT_OQ)};
 }

@@ -50,6 +50,15 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 inline Vec max(Vec a, Vec b) {
     return {_mm512_max_ps(a.raw, b.raw)};
 }
+inline Vec min(Vec a, Vec b) {
+    return {_mm512_min_ps(a.raw, b.raw)};
+}
+inline Vec reciprocal(Vec a) {
+    // Within 2^-14, and a step of Newton's; a division takes the time of ten products.
+    const __m512 guess = _mm512_rcp14_ps(a.raw);
+    const __m512 rest = _mm512_fnmadd_ps(a.raw, guess, _mm512_set1_ps(2.0f));
+    return {_mm512_mul_ps(guess, rest)};
+}
 inline Mask operator<(Vec a, Vec b) {
     return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LT_OQ)};
 }

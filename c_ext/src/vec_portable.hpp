@@ -58,6 +58,16 @@ inline Vec max(Vec a, Vec b) {
     return {_mm_max_ps(a.raw, b.raw)};
 }
 
+/// The smaller; `b` where either is NaN.
+inline Vec min(Vec a, Vec b) {
+    return {_mm_min_ps(a.raw, b.raw)};
+}
+
+/// 1 / a within 2e-7, for a from 2^-126 to 2^126.
+inline Vec reciprocal(Vec a) {
+    return {_mm_div_ps(_mm_set1_ps(1.0f), a.raw)};
+}
+
 /// False where either is NaN, as are all comparisons.
 inline Mask operator<(Vec a, Vec b) {
     return {_mm_cmplt_ps(a.raw, b.raw)};

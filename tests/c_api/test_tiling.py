@@ -1,4 +1,4 @@
-"""Both runtimes give the blocks of an INT8 encoder to TiledMBConv, or none, and answer alike."""
+"""Both runtimes give the blocks of an encoder to TiledMBConv, or none, and answer alike."""
 
 import json
 import os
@@ -16,10 +16,10 @@ import pytest
 from mammofm_lite import ArrayView, Model, array_study
 from mammofm_lite._openvino import ov
 from mammofm_lite.bundle import demo_bundle_path, file_record
-from mammofm_lite.native import mbconv_kernel
+from mammofm_lite.native import instruction_set, mbconv_kernel
 
 BLOCKS = runpy.run_path(str(Path(__file__).parents[1] / "c_ext" / "mbconv_blocks.py"))
-Block, stock, quantizer = (BLOCKS[name] for name in ("Block", "stock", "quantizer"))
+Block, stock, rounding = (BLOCKS[name] for name in ("Block", "stock", "rounding"))
 
 RANGES = Block().ranges
 STRIDED = Block(stride=2, pads=(0, 0, 0, 1), ranges={**RANGES, "x": RANGES["output"]})
@@ -37,15 +37,16 @@ def projected(x: Any, channels: int) -> Any:
     return opset.convolution(x, weights.astype(np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
 
 
-def int8_encoder(size: tuple[int, int], outputs: dict[str, list[int]]) -> Any:
+def encoder(precision: str, size: tuple[int, int], outputs: dict[str, list[int]]) -> Any:
     """A graph of the encoder's inputs and outputs, c3 read in float before the last block."""
     image = opset.parameter([1, 1, *size], np.uint8, name="image")
     image.output(0).get_tensor().set_names({"image"})
     x = opset.multiply(opset.convert(image, np.float32), np.float32(8 / 255))
-    x = quantizer(opset.subtract(x, np.float32(4)), *RANGES["x"])
-    for block in CHAIN[:-1]:
+    chain = [replace(block, precision=precision) for block in CHAIN]
+    x = rounding(chain[0], opset.subtract(x, np.float32(4)), *RANGES["x"])
+    for block in chain[:-1]:
         x, fine = stock(block, x)
-    coarse, _ = stock(CHAIN[-1], x)
+    coarse, _ = stock(chain[-1], x)
     maps = {
         "c3": projected(fine, outputs["c3"][1]),
         "c4": projected(coarse, outputs["c4"][1]),
@@ -59,17 +60,23 @@ def int8_encoder(size: tuple[int, int], outputs: dict[str, list[int]]) -> Any:
     return ov.Model(results, [image], "encoder")
 
 
+@pytest.fixture(scope="module", params=["int8", "float32"])
+def precision(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(precision: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration bundle with another encoder."""
-    folder: Path = tmp_path_factory.mktemp("int8") / "int8.mfm"
+    folder: Path = tmp_path_factory.mktemp(precision) / "other.mfm"
     shutil.copytree(demo_bundle_path(), folder, copy_function=os.link)
     description = json.loads((folder / "bundle.json").read_text())
     size = description["preprocessing"]
     outputs = description["encoders"]["view"]["outputs"]
     for name in (f"{ENCODER}.xml", f"{ENCODER}.bin", "bundle.json"):
         (folder / name).unlink()
-    model = int8_encoder((size["height"], size["width"]), outputs)
+    model = encoder(precision, (size["height"], size["width"]), outputs)
     ov.save_model(model, str(folder / f"{ENCODER}.xml"), compress_to_fp16=False)
     for name in (f"{ENCODER}.xml", f"{ENCODER}.bin"):
         record = file_record(folder / name)
@@ -79,14 +86,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("tiled", [True, False])
-def test_parity(bundle: Path, phantom: list[ArrayView], capi: ModuleType, tiled: bool) -> None:
+def test_parity(
+    bundle: Path, precision: str, phantom: list[ArrayView], capi: ModuleType, tiled: bool
+) -> None:
     ours = capi.CModel(bundle, threads=1, no_tiled=int(not tiled)).run(phantom).json()
     model = Model.load(bundle, threads=1, tiled=tiled)
     assert ours == model.infer(array_study(phantom)).to_json_text()
     kernels = json.loads(ours)["software"]["kernels"]
-    blocks = f"TiledMBConv ({mbconv_kernel()}) x {len(CHAIN)}"
-    fast = tiled and mbconv_kernel() == "avx512vnni"
-    assert kernels.get(f"{ENCODER}.xml") == (blocks if fast else None)
+    if precision == "int8":
+        operation, kernel, fast = "TiledMBConv", mbconv_kernel(), ("avx512vnni",)
+    else:
+        operation, kernel, fast = "TiledMBConvF32", instruction_set(), ("avx512", "avx512_vnni")
+    blocks = f"{operation} ({kernel}) x {len(CHAIN)}" if tiled and kernel in fast else None
+    assert kernels.get(f"{ENCODER}.xml") == blocks
 
 
 def test_the_answers_of_heads_alone_name_their_graphs_alone(

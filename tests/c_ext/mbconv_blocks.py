@@ -1,4 +1,4 @@
-"""Random inverted bottlenecks in 8 bits: their values, their definition, and the operation.
+"""Random inverted bottlenecks: their values, their definition, and the operation.
 
 Run as a program it is a process with its own MAMMOFM_ISA that reads pickled (block, picture,
 threads) from stdin and writes the pickled outputs of the operation, or the text of the exception.
@@ -26,8 +26,9 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Block:
-    """Sizes; `expand` and `pads` as the operation's attributes."""
+    """Sizes; `expand` and `pads` as the operation's attributes. In float32 nothing is rounded."""
 
+    precision: str = "int8"
     channels: int = 24
     hidden: int = 48
     outputs: int = 24
@@ -110,29 +111,53 @@ def values_of(block: Block) -> Values:
     )
 
 
+def floats_of(block: Block) -> dict[str, np.ndarray]:
+    """What the bytes stand for: the inputs of the operation in float32, by name."""
+    values = values_of(block)
+    expand_step, expand_bias, _, _, depth_step, depth_bias = values.hidden
+    gate = ("reduce", "reduce_bias", "excite", "excite_bias")
+    return {
+        "depthwise": values.depthwise * depth_step[:, None, None],
+        "depthwise_bias": depth_bias,
+        "project": values.project * values.output[0][:, None],
+        "project_bias": values.output[1],
+        **{name: getattr(values, name) for name in gate},
+        "expand": values.expand * expand_step[:, None],
+        "expand_bias": expand_bias,
+    }
+
+
 def operation(block: Block, x: Any, **changes: Any) -> Any:
     """The node; `changes` replace attributes, or arrays of the same name."""
     arrays = {k: v for k, v in changes.items() if isinstance(v, np.ndarray)}
-    values = {**vars(values_of(block)), **arrays}
-    names = [*NAMES, *(["expand"] if block.expand else [])]
     attributes = {
         "expand": block.expand,
         "kernel": block.kernel,
         "stride": block.stride,
         "pads": list(block.pads),
         "shortcut": block.shortcut,
-        "emit_float": True,
-        "ranges": [
+    }
+    if block.precision == "int8":
+        kind = "TiledMBConv"
+        values = vars(values_of(block))
+        names = [*NAMES, *(["expand"] if block.expand else [])]
+        attributes["emit_float"] = True
+        attributes["ranges"] = [
             value
             for name, pair in block.ranges.items()
             for value in (pair if name != "row_mean" or block.row_means else (0.0, 0.0))
-        ],
-        **{k: v for k, v in changes.items() if k not in arrays},
-    }
+        ]
+    else:
+        kind = "TiledMBConvF32"
+        values = floats_of(block)
+        names = list(values) if block.expand else list(values)[:-2]
+        attributes["emit_planes"] = True
+    values = {**values, **arrays}
+    attributes |= {k: v for k, v in changes.items() if k not in arrays}
     factory = NodeFactory()
     factory.add_extension(str(extension_path()))
     inputs = [x.output(0), *(opset.constant(values[name]).output(0) for name in names)]
-    return factory.create("TiledMBConv", inputs, attributes)
+    return factory.create(kind, inputs, attributes)
 
 
 def quantizer(x: Any, low: Any, high: Any, levels: int = 256) -> Any:
@@ -141,10 +166,17 @@ def quantizer(x: Any, low: Any, high: Any, levels: int = 256) -> Any:
     return opset.fake_quantize(x, low, high, low, high, levels)
 
 
-def _weights(values: np.ndarray, steps: np.ndarray) -> Any:
-    """Bytes, converted and scaled, as NNCF writes them."""
+def _weights(block: Block, values: np.ndarray, steps: np.ndarray) -> Any:
+    """Bytes, converted and scaled, as NNCF writes them; or what they stand for."""
     steps = steps.reshape(-1, *[1] * (values.ndim - 1))
+    if block.precision == "float32":
+        return opset.constant(values * steps)
     return opset.multiply(opset.convert(opset.constant(values), np.float32), steps)
+
+
+def rounding(block: Block, x: Any, low: Any, high: Any) -> Any:
+    """`quantizer` in 8 bits, nothing in float32."""
+    return quantizer(x, low, high) if block.precision == "int8" else x
 
 
 def _biased(x: Any, biases: np.ndarray) -> Any:
@@ -152,7 +184,8 @@ def _biased(x: Any, biases: np.ndarray) -> Any:
 
 
 def stock(block: Block, x: Any) -> tuple[Any, Any]:
-    """The block in OpenVINO's own operations behind the FakeQuantize `x` of its input.
+    """The block in OpenVINO's own operations behind the FakeQuantize `x` of its input,
+    if it has one.
 
     Returns what it ends in, rounded, and before.
     """
@@ -162,17 +195,19 @@ def stock(block: Block, x: Any) -> tuple[Any, Any]:
     y = x
     if block.expand:
         kernel, stride = (3, [2, 2]) if block.expand == 3 else (1, ones)
-        weights = _weights(values.expand.reshape(block.hidden, -1, kernel, kernel), expand_step)
+        weights = _weights(
+            block, values.expand.reshape(block.hidden, -1, kernel, kernel), expand_step
+        )
         y = opset.convolution(y, weights, stride, [pads[0]] * 2, [pads[1]] * 2, ones)
-        y = quantizer(opset.swish(_biased(y, expand_bias)), low, high)
-    weights = _weights(values.depthwise[:, None, None], depth_step)
+        y = rounding(block, opset.swish(_biased(y, expand_bias)), low, high)
+    weights = _weights(block, values.depthwise[:, None, None], depth_step)
     y = opset.group_convolution(y, weights, [block.stride] * 2, [pads[2]] * 2, [pads[3]] * 2, ones)
-    y = quantizer(opset.swish(_biased(y, depth_bias)), *block.ranges["depthwise"])
+    y = rounding(block, opset.swish(_biased(y, depth_bias)), *block.ranges["depthwise"])
     mean = y
     if block.row_means:
         width = int(y.get_output_shape(0)[3])
         mean = opset.avg_pool(y, [1, width], [0, 0], [0, 0], [1, width], True)
-        mean = quantizer(mean, *block.ranges["row_mean"])
+        mean = rounding(block, mean, *block.ranges["row_mean"])
     mean = opset.reduce_mean(mean, np.array([2, 3]), True)
 
     def dense(x: Any, weights: np.ndarray, biases: np.ndarray) -> Any:
@@ -181,19 +216,19 @@ def stock(block: Block, x: Any) -> tuple[Any, Any]:
 
     squeezed = opset.swish(dense(mean, values.reduce, values.reduce_bias))
     gate = opset.sigmoid(dense(squeezed, values.excite, values.excite_bias))
-    y = opset.multiply(y, quantizer(gate, *block.ranges["gate"]))
-    y = quantizer(y, *block.ranges["gated"])
-    weights = _weights(values.project[:, :, None, None], values.output[0])
+    y = opset.multiply(y, rounding(block, gate, *block.ranges["gate"]))
+    y = rounding(block, y, *block.ranges["gated"])
+    weights = _weights(block, values.project[:, :, None, None], values.output[0])
     y = _biased(opset.convolution(y, weights, ones, [0, 0], [0, 0], ones), values.output[1])
     if block.shortcut:
-        y = opset.add(quantizer(y, *block.ranges["inner"]), x)
-    return quantizer(y, *block.ranges["output"]), y
+        y = opset.add(rounding(block, y, *block.ranges["inner"]), x)
+    return rounding(block, y, *block.ranges["output"]), y
 
 
 def encoder(blocks: list[Block], size: tuple[int, int], outputs: list[int]) -> Any:
     """Blocks in a row behind a float picture; `outputs` are the blocks whose floats come out."""
     picture = opset.parameter([1, blocks[0].channels, *size], np.float32)
-    x = quantizer(picture, *blocks[0].ranges["x"])
+    x = rounding(blocks[0], picture, *blocks[0].ranges["x"])
     results = []
     for index, block in enumerate(blocks):
         x, raw = stock(block, x)
@@ -206,7 +241,8 @@ def encoder(blocks: list[Block], size: tuple[int, int], outputs: list[int]) -> A
 
 
 def answer(block: Block, picture: np.ndarray, threads: int) -> list[np.ndarray]:
-    """Bytes [1, H, W, C] and floats [1, C, H, W] for bytes [1, H, W, C] or floats [1, C, H, W]."""
+    """Outputs [1, H, W, C] and [1, C, H, W] for [1, H, W, C], or for floats [1, C, H, W] in 8 bits
+    and of a picture."""
     x = opset.parameter(list(picture.shape), picture.dtype.type)
     node = operation(block, x)
     model = ov.Model([node.output(0), node.output(1)], [x])

@@ -1,14 +1,16 @@
-// TiledMBConv on buffers of exactly the sizes that it is promised, for a build
-// with sanitizers. Argument: the instruction set. Prints one checksum per case;
-// they do not depend on the threads.
+// TiledMBConv on buffers of exactly the sizes that it is promised, for a build with sanitizers.
+// Argument: the instruction set. Prints one checksum per case; they do not depend on the threads.
 
 #include <cstdio>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "instruction_set.hpp"
 #include "tiled_mbconv.hpp"
+#include "tiled_mbconv_f32.hpp"
+#include "tiled_mbconv_f32_kernel.hpp"
 #include "tiled_mbconv_kernel.hpp"
 
 namespace mammofm {
@@ -24,6 +26,8 @@ const MbConvKernel avx2::mbconv_kernel{};  // the source of portable's, with oth
 namespace {
 
 using mammofm::MbConv;
+using mammofm::MbConvF32;
+using mammofm::MbConvF32Weights;
 using mammofm::MbConvGate;
 using mammofm::MbConvRanges;
 using mammofm::MbConvShape;
@@ -76,14 +80,49 @@ std::uint64_t run(MbConvShape shape, bool floats, bool rounds_row_means) {
     return sum;
 }
 
+/// The same in float32.
+std::uint64_t run_f32(const MbConvShape& shape) {
+    const std::int64_t hidden = shape.hidden, outputs = shape.out_channels;
+    const std::int64_t used = shape.expand == 3 ? 9 : shape.in_channels;
+    const auto expand = drawn<float>(shape.expand ? hidden * used : 0, -1, 1);
+    const auto expand_bias = drawn<float>(shape.expand ? hidden : 0, -1, 1);
+    const auto depthwise = drawn<float>(hidden * shape.kernel * shape.kernel, -1, 1);
+    const auto depthwise_bias = drawn<float>(hidden, -1, 1);
+    const auto project = drawn<float>(outputs * hidden, -1, 1);
+    const auto project_bias = drawn<float>(outputs, -1, 1);
+    const auto reduce = drawn<float>(shape.squeeze * hidden, -0.1f, 0.1f);
+    const auto excite = drawn<float>(shape.squeeze * hidden, -0.5f, 0.5f);
+    const auto reduce_bias = drawn<float>(shape.squeeze, -1, 1);
+    const auto excite_bias = drawn<float>(hidden, -1, 1);
+    const bool expands = shape.expand != 0;
+    const MbConvF32 block(
+        shape, MbConvF32Weights{expands ? expand.data() : nullptr, depthwise.data(), project.data(),
+                                expands ? expand_bias.data() : nullptr, depthwise_bias.data(),
+                                project_bias.data()});
+    const MbConvGate gate{reduce.data(), reduce_bias.data(), excite.data(), excite_bias.data()};
+    const auto input = drawn<float>(shape.in_channels * shape.in_height * shape.in_width, -2, 2);
+    const auto pixels = static_cast<std::size_t>(shape.out_height * shape.out_width * outputs);
+    std::vector<float> found(pixels), planes(pixels);
+    block.run(gate, input.data(), found.data(), planes.data());
+    std::uint64_t sum = 0;
+    for (const float value : found) {
+        std::uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        sum = sum * 31 + bits;
+    }
+    return sum;
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
     mammofm::chosen.name = arguments[1];
+    mammofm::chosen.mbconv_f32_kernel = mammofm::chosen.name == "avx512"
+                                            ? &mammofm::avx512::mbconv_f32_kernel
+                                            : &mammofm::portable::mbconv_f32_kernel;
     const MbConvShape cases[] = {
-        // channels, height, width; expand, pad; hidden, height, width; kernel,
-        // stride, pad; squeeze;
-        // outputs, height, width; shortcut
+        // channels, height, width; expand, pad; hidden, height, width; kernel, stride, pad;
+        // squeeze; outputs, height, width; shortcut
         {24, 9, 13, 1, 0, 48, 9, 13, 3, 1, 1, 6, 24, 9, 13, true},
         {24, 9, 13, 1, 0, 144, 9, 13, 5, 2, 1, 6, 40, 5, 6, false},
         {8, 6, 7, 1, 0, 56, 6, 7, 5, 1, 2, 3, 176, 6, 7, false},
@@ -93,6 +132,7 @@ int main(int, char** arguments) {
         {1, 5, 5, 3, 1, 48, 3, 3, 3, 1, 1, 6, 8, 3, 3, false},
     };
     for (const MbConvShape& shape : cases) {
+        std::printf("%llu\n", static_cast<unsigned long long>(run_f32(shape)));
         for (const bool row_means : {false, true}) {
             std::printf("%llu\n", static_cast<unsigned long long>(run(shape, false, row_means)));
             std::printf("%llu\n", static_cast<unsigned long long>(run(shape, true, row_means)));

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mammofm_lite._openvino import make_core, ov
+from mammofm_lite._openvino import cpu_properties, make_core, ov
 from mammofm_lite.native import mbconv_kernel, supported_instruction_sets
 
 WORKER = Path(__file__).with_name("mbconv_blocks.py")
 BLOCKS = runpy.run_path(str(WORKER))
-Block, values_of, operation = (BLOCKS[name] for name in ("Block", "values_of", "operation"))
+Block, values_of, floats_of, operation = (
+    BLOCKS[name] for name in ("Block", "values_of", "floats_of", "operation")
+)
 
 Answer = Callable[..., list[np.ndarray]]
 
@@ -50,7 +53,11 @@ def answer(request: pytest.FixtureRequest) -> Iterator[Answer]:
     process.communicate()
 
 
-def rounded(x: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
+def _as_it_is(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    return x
+
+
+def _rounded(x: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
     """FakeQuantize to 256 levels."""
     low, high = torch.as_tensor(low).double(), torch.as_tensor(high).double()
     if low.ndim:
@@ -61,6 +68,7 @@ def rounded(x: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
 
 def truth(block: Any, x: torch.Tensor) -> torch.Tensor:
     """The values before they are rounded last, float64 [1, C, H, W]."""
+    rounded = _rounded if block.precision == "int8" else _as_it_is
     values = values_of(block)
     w = {name: torch.from_numpy(array).double() for name, array in vars(values).items()}
     expand_step, expand_bias, low, high, depth_step, depth_bias = w["hidden"]
@@ -142,6 +150,56 @@ def test_against_the_definition(answer: Answer, name: str, size: tuple[int, int]
     again = np.clip(np.round((found - low) / step), 0, 255).transpose(0, 2, 3, 1)
     assert np.abs(again - found_bytes).max() <= 1
     assert (again != found_bytes).mean() < 0.01
+
+
+FLOAT = {
+    **CASES,
+    "several blocks of chunks": Block(channels=16, hidden=816, outputs=72, squeeze=4),
+    "more pixels than a tile": Block(channels=8, hidden=48, outputs=8),
+}
+"""Blocks of the second pass hold 384 channels, its tiles 96 pixels."""
+
+
+def float_picture(block: Any, size: tuple[int, int]) -> np.ndarray:
+    """float32 [1, C, H, W]."""
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((1, block.channels, *size)).astype(np.float32)
+
+
+def as_input(block: Any, planes: np.ndarray) -> np.ndarray:
+    """A picture has its plane first, all else its channels last."""
+    return planes if block.expand == 3 else np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(("name", "size"), [*zip(FLOAT, itertools.cycle(SIZES), strict=False)])
+def test_float32_against_the_definition(answer: Answer, name: str, size: tuple[int, int]) -> None:
+    block = replace(FLOAT[name], precision="float32")
+    size = (17, 23) if name.startswith("more pixels") else size
+    planes = float_picture(block, size)
+    last, first = answer(block, as_input(block, planes))
+    expected = truth(block, torch.from_numpy(planes).double()).numpy()
+    assert first.shape == expected.shape
+    np.testing.assert_array_equal(last, first.transpose(0, 2, 3, 1))
+    assert np.abs(first - expected).max() < 2e-6 * np.abs(expected).max()
+
+
+def test_swish_of_large_numbers(answer: Answer) -> None:
+    """Also where the exponential is 0 or beyond float32; and a number that is none stays none."""
+    block = replace(CASES["expand"], precision="float32")
+    planes = float_picture(block, (9, 13)) * 3e3
+    last, first = answer(block, as_input(block, planes))
+    expected = truth(block, torch.from_numpy(planes).double()).numpy()
+    assert np.abs(first - expected).max() < 3e-6 * np.abs(expected).max()
+    planes[0, 3, 4, 5] = np.nan
+    last, _ = answer(block, as_input(block, planes))
+    assert np.isnan(last).all()  # by the mean that gates all pixels
+
+
+def test_float32_threads_change_nothing(answer: Answer) -> None:
+    block = replace(CASES["expand, 5x5, shortcut"], precision="float32")
+    x = as_input(block, float_picture(block, (130, 10)))
+    for one, two in zip(answer(block, x, 1), answer(block, x, 2), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("name", ["expand, 5x5, shortcut", "a picture", "nothing expanded"])
@@ -235,3 +293,65 @@ def test_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
 def test_a_picture_smaller_than_the_kernel() -> None:
     with pytest.raises(RuntimeError, match="x is smaller than the kernel"):
         node(Block(kernel=5, pads=(0, 0, 0, 0)), (1, 4, 9, 24))
+
+
+# -------------------- the node in float32
+
+PLAIN = replace(Block(), precision="float32")
+
+
+def float_node(shape: tuple[int, ...] = (1, 9, 13, 24), **changes: Any) -> Any:
+    x = ov.opset15.parameter(list(shape), changes.pop("type", np.float32))
+    return operation(changes.pop("block", PLAIN), x, **changes)
+
+
+def test_the_float_node(tmp_path: Path) -> None:
+    x = ov.opset15.parameter([1, 9, 13, 24], np.float32)
+    block = replace(CASES["expand, 5x5, strided"], precision="float32")
+    made = operation(block, x)
+    assert made.get_type_info().version_id == "mammofm"
+    assert list(made.get_output_shape(0)) == [1, 4, 6, 40]
+    assert list(made.get_output_shape(1)) == [1, 40, 4, 6]
+    assert float_node(emit_planes=False).get_output_size() == 1
+    ov.save_model(ov.Model([made.output(0)], [x]), tmp_path / "m.xml", compress_to_fp16=False)
+    again = make_core().read_model(tmp_path / "m.xml")
+    (read,) = (op for op in again.get_ops() if op.get_type_name() == "TiledMBConvF32")
+    assert made.get_attributes() == read.get_attributes()
+
+
+def test_weights_in_half_precision_are_what_they_round_to() -> None:
+    """Those of the convolutions may be; those of the gate are read in place, and may not."""
+    values = floats_of(PLAIN)
+    packed = ("depthwise", "project", "expand", "expand_bias")
+    halves = {name: values[name].astype(np.float16) for name in packed}
+    picture = as_input(PLAIN, float_picture(PLAIN, (9, 13)))
+    answers = []
+    for changes in (halves, {name: half.astype(np.float32) for name, half in halves.items()}):
+        x = ov.opset15.parameter([1, 9, 13, 24], np.float32)
+        model = ov.Model([operation(PLAIN, x, **changes).output(0)], [x])
+        compiled = make_core().compile_model(model, "CPU", cpu_properties(1))
+        answers.append(np.array(compiled([picture])[0]))
+    np.testing.assert_array_equal(*answers)
+    with pytest.raises(RuntimeError, match="reduce must be f32, not f16"):
+        float_node(reduce=values["reduce"].astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expand": 2}, "expand must be 0, 1 or 3, not 2"),
+        ({"shape": (1, 9, 13, 20)}, "expand must have 960 elements, not 1152"),
+        ({"shape": (2, 9, 13, 24)}, r"x must have the fixed shape \[1, H, W, C\]"),
+        ({"type": np.uint8}, "x must be f32, not u8"),
+        ({"shortcut": True, "stride": 2}, "a shortcut needs an output shaped like x"),
+        ({"project": np.zeros((24, 47), np.float32)}, "project must have 1152 elements, not 1128"),
+        ({"project": np.zeros((24, 48), np.int8)}, "project must be f32 or f16, not i8"),
+        ({"project_bias": np.zeros(12, np.float32)}, "must be a multiple of 8, not 12"),
+        ({"expand_bias": np.zeros(12, np.float32)}, "expand_bias must have 48 elements, not 12"),
+        ({"excite_bias": np.zeros(12, np.float32)}, "excite_bias must have 48 elements, not 12"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_does_not_fit_in_float32(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        float_node(**changes)

@@ -18,6 +18,7 @@ SETS = {
     "portable": ("generic", ()),
     "avx512vnni": ("avx512vnni", tuple(f"-m{feature}" for feature in VNNI)),
 }
+FLOAT_SETS = {"portable": (), "avx512": tuple(f"-m{feature}" for feature in VNNI[:-1])}
 PARALLEL = """
 #pragma once
 #include <thread>
@@ -49,8 +50,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command += [f'-DMAMMOFM_LANES_HEADER="mbconv_lanes_{lanes}.hpp"', "-c"]
         command += [str(SOURCES / "tiled_mbconv_kernel.cpp"), "-o", objects[-1]]
         subprocess.run(command, check=True)
+    for isa, flags in FLOAT_SETS.items():
+        objects.append(str(folder / f"f32_{isa}.o"))
+        command = ["g++", *FLAGS, *flags, f"-DMAMMOFM_ISA={isa}"]
+        command += [f'-DMAMMOFM_VEC_HEADER="vec_{isa}.hpp"', "-c"]
+        command += [str(SOURCES / "tiled_mbconv_f32_kernel.cpp"), "-o", objects[-1]]
+        subprocess.run(command, check=True)
     made = folder / "program"
-    sources = [str(HERE / "mbconv_sanitized.cpp"), str(SOURCES / "tiled_mbconv.cpp")]
+    names = ("tiled_mbconv.cpp", "tiled_mbconv_f32.cpp", "mbconv_work.cpp")
+    sources = [str(HERE / "mbconv_sanitized.cpp"), *(str(SOURCES / name) for name in names)]
     command = ["g++", *FLAGS, f"-I{folder}", f"-I{SOURCES}", *sources, *objects, "-o", str(made)]
     subprocess.run(command, check=True)
     return made
@@ -65,4 +73,4 @@ def test_nothing_is_read_or_written_beside_the_buffers(program: Path, isa: str) 
     assert done.returncode == 0, done.stderr[-3000:]
     again = subprocess.run([program, name], capture_output=True, text=True)
     assert done.stdout == again.stdout
-    assert len(done.stdout.split()) == 28
+    assert len(done.stdout.split()) == 35

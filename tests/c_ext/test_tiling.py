@@ -123,7 +123,67 @@ def test_a_swish_with_a_factor_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tile(model) == []
 
 
-def test_a_float_graph_stays() -> None:
+# -------------------- float graphs
+
+FLOATS = [dataclasses.replace(block, precision="float32") for block in CHAIN]
+
+
+def closely(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.abs(found[name] - value).max() < 1e-5 * np.abs(value).max(), name
+
+
+@pytest.mark.parametrize("outputs", [[], [1], [2, 3], [0, 1, 2, 3]], ids=str)
+def test_answers_of_a_float_graph_stay(outputs: list[int]) -> None:
+    before, after = both(FLOATS, outputs)
+    assert types(after)["TiledMBConvF32"] == 4
+    assert types(after)["GroupConvolution"] == types(after)["Convolution"] == 0
+    assert types(after)["Transpose"] == 0
+    emitting = [index in {*outputs, 3} for index in range(4)]
+    nodes = [op for op in after.get_ordered_ops() if op.get_type_name() == "TiledMBConvF32"]
+    assert [op.get_attributes()["emit_planes"] for op in nodes] == emitting
+    closely(run(after), run(before))
+
+
+def test_a_float_block_behind_something_else() -> None:
+    """Its input is turned around."""
+    before, after = both(FLOATS[1:2], [])
+    assert types(after)["Transpose"] == 1
+    closely(run(after), run(before))
+
+
+def test_weights_in_half_precision(tmp_path: Path) -> None:
+    """They are given on as they are stored; what they round to is what both compute with."""
+    path = tmp_path / "halves.xml"
+    ov.save_model(encoder(FLOATS, SIZE, [2]), str(path), compress_to_fp16=True)
+    before, after = (make_core().read_model(str(path)) for _ in range(2))
+    assert len(tile(after)) == 4
+    nodes = [op for op in after.get_ordered_ops() if op.get_type_name() == "TiledMBConvF32"]
+    assert {str(op.get_input_element_type(1)) for op in nodes} == {str(ov.Type.f16)}
+    closely(run(after), run(before))
+
+
+def test_only_the_precisions_asked_for() -> None:
+    for blocks, other in ((CHAIN, "float32"), (FLOATS, "int8")):
+        model = encoder(blocks, SIZE, [])
+        assert tile(model, frozenset({other})) == []
+        assert types(model)["GroupConvolution"] == 4
+
+
+def test_a_sum_that_is_no_shortcut_stays() -> None:
+    """Of a projection with something else than the block's input."""
+    picture = opset.parameter([1, 24, 12, 10], np.float32)
+    block = dataclasses.replace(FLOATS[1], shortcut=False)
+    projected, _ = stock(block, picture)
+    model = ov.Model([opset.add(projected, opset.relu(picture)).output(0)], [picture])
+    assert len(tile(model)) == 1
+    (node,) = (op for op in model.get_ordered_ops() if op.get_type_name() == "TiledMBConvF32")
+    assert node.get_attributes()["shortcut"] is False
+    assert types(model)["Add"] == 1
+
+
+def test_a_convolution_alone_stays() -> None:
     x = opset.parameter([1, 8, 9, 9], np.float32)
     weights = np.ones((8, 1, 1, 3, 3), np.float32)
     y = opset.group_convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])

@@ -10,6 +10,7 @@
 #include "../instruction_set.hpp"
 #include "../tiled_attention_op.hpp"
 #include "../tiled_mbconv.hpp"
+#include "../tiled_mbconv_f32_op.hpp"
 #include "../tiled_mbconv_kernel.hpp"
 #include "../tiled_mbconv_op.hpp"
 #include "alternate_stack.hpp"
@@ -21,8 +22,12 @@ namespace mammofm {
 namespace {
 
 constexpr char kDescription[] = "bundle.json: ";
-/// The kernels of TiledMBConv that are faster than OpenVINO's own; as _FAST_KERNEL of graphs.py.
-constexpr char kFastKernel[] = "avx512vnni";
+/// Of the blocks that our kernels are faster at on this CPU; as _fast_precisions of graphs.py.
+TiledPrecisions fast_precisions() {
+    const std::string& isa = selected_instruction_set().name;
+    return {std::string(selected_mbconv_kernel().name) == "avx512vnni",
+            isa == "avx512" || isa == "avx512_vnni"};
+}
 constexpr char kAnew[] = "; export the bundle anew";
 
 Port f32(const Sizes& shape) {
@@ -281,9 +286,10 @@ GraphStore::GraphStore(const Bundle& bundle, int threads, bool tiled)
         throw Failure(MFM_ERROR_KERNEL, selected.error);
     if (!attention_precision_error().empty())
         throw Failure(MFM_ERROR_KERNEL, attention_precision_error());
-    tiled_ = tiled && std::string(selected_mbconv_kernel().name) == kFastKernel;
+    tiled_ = tiled ? fast_precisions() : TiledPrecisions{false, false};
     core_.add_extension(std::make_shared<ov::OpExtension<TiledAttention>>());
     core_.add_extension(std::make_shared<ov::OpExtension<TiledMBConv>>());
+    core_.add_extension(std::make_shared<ov::OpExtension<TiledMBConvF32>>());
     const AlternateStack own;  // the first question creates the plugin
     cpu_name_ = stripped(core_.get_property("CPU", ov::device::full_name));
     contracts_ = graph_contracts(bundle);
@@ -320,8 +326,7 @@ ov::CompiledModel GraphStore::compile(const std::string& name, const Stages& sta
     ov::CompiledModel compiled = stages.stage("compile", name, [&] {
         const std::shared_ptr<ov::Model> graph = model(name);
         return loading(name, [&] {
-            if (tiled_)
-                tile(*graph);
+            tile(*graph, tiled_);
             ours_[name] = ours_of(*graph);
             // Without the precision hint, CPUs with bfloat16 units would round activations and the
             // numbers of one bundle would differ from machine to machine.
@@ -338,13 +343,14 @@ ov::CompiledModel GraphStore::compile(const std::string& name, const Stages& sta
 
 GraphStore::Ours GraphStore::ours_of(const ov::Model& model) {
     Ours ours;
-    std::size_t attentions = 0, blocks = 0;
+    std::size_t attentions = 0, blocks = 0, f32_blocks = 0;
     for (const auto& op : model.get_ops()) {
         if (const auto attention = ov::as_type_ptr<TiledAttention>(op)) {
             ours.attention.insert(attention_runs_int8(attention->precision()) ? kInt8 : kFloat32);
             ++attentions;
         }
         blocks += ov::is_type<TiledMBConv>(op) ? 1 : 0;
+        f32_blocks += ov::is_type<TiledMBConvF32>(op) ? 1 : 0;
     }
     auto note = [&](const char* op, const std::string& kernel, std::size_t count) {
         if (count > 0)
@@ -353,6 +359,7 @@ GraphStore::Ours GraphStore::ours_of(const ov::Model& model) {
     };
     note("TiledAttention", selected_instruction_set().name, attentions);
     note("TiledMBConv", selected_mbconv_kernel().name, blocks);
+    note("TiledMBConvF32", selected_instruction_set().name, f32_blocks);
     return ours;
 }
 

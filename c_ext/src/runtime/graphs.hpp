@@ -12,6 +12,7 @@
 
 #include "bundle.hpp"
 #include "stages.hpp"
+#include "tiling.hpp"
 
 namespace mammofm {
 
@@ -83,7 +84,7 @@ class GraphStore {
 
     const Bundle& bundle_;
     int threads_;
-    bool tiled_;
+    TiledPrecisions tiled_;
     ov::Core core_;
     std::string cpu_name_;
     std::map<std::string, Contract> contracts_;

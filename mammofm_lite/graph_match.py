@@ -115,20 +115,26 @@ def sum_after(node: Any) -> Any:
 
 @dataclass(frozen=True)
 class Dense:
-    """A float convolution over one cell: weights ``[out, in]``, biases, and the sum."""
+    """A float convolution over one cell: the constant of its weights, biases, and the sum."""
 
-    weights: Array
+    weights: Any
     biases: Array
     result: Any
+
+    def float_weights(self) -> Any:
+        """The weights' output in the graph itself, if they are float32, or that of a copy."""
+        if self.weights.get_element_type().get_type_name() == "f32":
+            return self.weights.output(0)
+        return f32_output(self.weights.get_data())
 
 
 def dense(node: Any) -> Dense:
     """The convolution `node` over one cell and the sum after it."""
-    weights = constant(node, 1).astype(np.float32)
-    need(list(weights.shape[2:]) == [1, 1])
+    weights = constant_node(node, 1)
+    channels, _, *cell = (int(size) for size in weights.get_output_shape(0))
+    need(cell == [1, 1])
     total = after(node, "Add")
-    biases = per_channel(constant(total, 1), len(weights))
-    return Dense(weights.reshape(weights.shape[:2]), biases, total)
+    return Dense(weights, per_channel(constant(total, 1), channels), total)
 
 
 def padding(convolution: Any) -> tuple[int, int]:

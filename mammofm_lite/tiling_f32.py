@@ -117,7 +117,7 @@ class F32Block:
         for one in (self.depthwise, self.project):
             inputs += [one.weights.output(0), f32_output(one.biases)]
         for gate in (self.reduce, self.excite):
-            inputs += [f32_output(gate.weights.T), f32_output(gate.biases)]
+            inputs += [gate.float_weights(), f32_output(gate.biases)]
         if (expansion := self.expansion.convolution) is not None:
             inputs += [expansion.weights.output(0), f32_output(expansion.biases)]
         return inputs

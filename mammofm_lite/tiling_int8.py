@@ -261,7 +261,7 @@ def _weights(block: Int8Block) -> list[Any]:
     inputs = [block.depthwise.weights.output(0), block.project.weights.output(0)]
     inputs += [f32_output(hidden), f32_output(output)]
     for one in (block.squeeze.reduce, block.squeeze.excite):
-        inputs += [f32_output(one.weights.T), f32_output(one.biases)]
+        inputs += [one.float_weights(), f32_output(one.biases)]
     return inputs if expansion is None else [*inputs, expansion.weights.output(0)]
 
 

@@ -1,5 +1,8 @@
 #include "mbconv_work.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <mutex>
 #include <new>
@@ -68,6 +71,20 @@ std::uint8_t* thread_scratch(std::size_t bytes) {
     return scratch.reserve(bytes);
 }
 
+void give_back_pages(const void* data, std::size_t bytes) {
+#ifdef MADV_PAGEOUT
+    // Whole pages only: what stands beside the weights may be in use.
+    const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    const std::uintptr_t begin = (address + page - 1) / page * page;
+    const std::uintptr_t end = (address + bytes) / page * page;
+    if (begin < end)
+        madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
+#else
+    static_cast<void>(data), static_cast<void>(bytes);
+#endif
+}
+
 std::int64_t strips_of(std::int64_t rows, std::int64_t chunks, int threads) {
     if (threads == 1 || chunks >= 2 * kTasksPerThread * threads)
         return 1;
@@ -75,14 +92,14 @@ std::int64_t strips_of(std::int64_t rows, std::int64_t chunks, int threads) {
                                     ceil_div(kTasksPerThread * threads, chunks));
 }
 
-void squeeze_excite(const MbConvShape& shape, const MbConvGate& weights, MbAccumulate accumulate,
+void squeeze_excite(const MbConvShape& shape, const MbConvGate& weights, MbDotRows dot_rows,
                     const float* means, float* gate) {
     std::vector<float> squeezed(weights.reduce_bias, weights.reduce_bias + shape.squeeze);
-    accumulate(means, weights.reduce, squeezed.data(), shape.hidden, shape.squeeze);
+    dot_rows(weights.reduce, means, squeezed.data(), shape.squeeze, shape.hidden);
     for (float& value : squeezed)
         value *= sigmoid(value);
     std::copy_n(weights.excite_bias, shape.hidden, gate);
-    accumulate(squeezed.data(), weights.excite, gate, shape.squeeze, shape.hidden);
+    dot_rows(weights.excite, squeezed.data(), gate, shape.hidden, shape.squeeze);
     for (std::int64_t c = 0; c < shape.hidden; ++c)
         gate[c] = sigmoid(gate[c]);
 }

@@ -26,18 +26,18 @@ struct MbConvShape {
 
 /// The squeeze-excite weights, used where the graph holds them.
 struct MbConvGate {
-    const float* reduce;  ///< [hidden, squeeze]
+    const float* reduce;  ///< [squeeze, hidden]
     const float* reduce_bias;
-    const float* excite;  ///< [squeeze, hidden]
+    const float* excite;  ///< [hidden, squeeze]
     const float* excite_bias;
 };
 
-/// to[j] += sum over i of from[i] * weights[i, j].
-using MbAccumulate = void (*)(const float* from, const float* weights, float* to, std::int64_t rows,
-                              std::int64_t columns);
+/// to[i] += sum over j of weights[i, j] * from[j].
+using MbDotRows = void (*)(const float* weights, const float* from, float* to, std::int64_t rows,
+                           std::int64_t columns);
 
 /// From the means of the channels to the gate before its rounding, if any: both [hidden].
-void squeeze_excite(const MbConvShape& shape, const MbConvGate& weights, MbAccumulate accumulate,
+void squeeze_excite(const MbConvShape& shape, const MbConvGate& weights, MbDotRows dot_rows,
                     const float* means, float* gate);
 
 /// Uninitialised bytes on a cache line; grows, never shrinks.
@@ -87,6 +87,10 @@ void for_each(std::int64_t count, int threads, const Task& task) {
             task(i);
     });
 }
+
+/// Let the system take back the memory of weights that were packed and are not read again: pages of
+/// a mapped file, for the most part, which can be read anew. Nothing is lost in any case.
+void give_back_pages(const void* data, std::size_t bytes);
 
 /// Strips that the rows of a first pass are cut into: none where there are chunks enough for the
 /// threads. A strip computes up to a kernel's rows more than its share.

@@ -236,7 +236,7 @@ void MbConv::set_gate(const MbConvGate& weights, const std::int64_t* sums, float
         const double mean = static_cast<double>(sums[c]) / static_cast<double>(count);
         means[static_cast<std::size_t>(c)] = static_cast<float>(mean) * range.step() + range.low;
     }
-    squeeze_excite(m_shape, weights, m_kernel.accumulate, means.data(), exact.data());
+    squeeze_excite(m_shape, weights, m_kernel.dot_rows, means.data(), exact.data());
     const float per_step = m_ranges.gated.per_step();
     std::fill_n(gate, 2 * m_padded, 0.0f);
     for (std::int64_t c = 0; c < hidden; ++c) {

@@ -193,7 +193,7 @@ void MbConvF32::run(const MbConvGate& weights, const float* input, float* output
         workspace.reserve(static_cast<std::size_t>(hidden + projection) * sizeof(float)));
     std::vector<float> means(static_cast<std::size_t>(m_shape.hidden)), gate(means.size());
     first_pass(input, memory, means.data());
-    squeeze_excite(m_shape, weights, m_kernel.accumulate, means.data(), gate.data());
+    squeeze_excite(m_shape, weights, m_kernel.dot_rows, means.data(), gate.data());
     gate_projection(gate.data(), memory + hidden);
     second_pass(memory, memory + hidden, m_shape.shortcut ? input : nullptr, output, planes);
 }

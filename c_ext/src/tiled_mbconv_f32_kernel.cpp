@@ -14,7 +14,7 @@
 
 #include MAMMOFM_VEC_HEADER
 
-#include "accumulate.hpp"
+#include "dot_rows.hpp"
 #include "exp2.hpp"
 #include "unrolled.hpp"
 
@@ -307,6 +307,6 @@ void scale_rows(const float* from, const float* factors, float* to, int64_t rows
 
 }  // namespace
 
-const MbConvF32Kernel mbconv_f32_kernel = {strip_scratch, strip, project, scale_rows, accumulate};
+const MbConvF32Kernel mbconv_f32_kernel = {strip_scratch, strip, project, scale_rows, dot_rows};
 
 }  // namespace mammofm::MAMMOFM_ISA

@@ -57,9 +57,9 @@ struct MbConvF32Kernel {
     /// to[i, j] = from[i, j] * factors[i].
     void (*scale_rows)(const float* from, const float* factors, float* to, std::int64_t rows,
                        std::int64_t columns);
-    /// to[j] += sum over i of from[i] * weights[i, j].
-    void (*accumulate)(const float* from, const float* weights, float* to, std::int64_t rows,
-                       std::int64_t columns);
+    /// to[i] += sum over j of weights[i, j] * from[j].
+    void (*dot_rows)(const float* weights, const float* from, float* to, std::int64_t rows,
+                     std::int64_t columns);
 };
 
 namespace portable {

@@ -136,9 +136,8 @@ std::shared_ptr<const MbConvF32> TiledMBConvF32::packed(const ov::TensorVector& 
         m_form.shape(size_of_x(inputs[kX].get_shape(), m_form.expand), elements(kDepthwiseBias),
                      elements(kReduceBias), elements(kProjectBias));
     std::vector<float> weights[kInputs];
-    for (const Input input :
-         {kDepthwise, kDepthwiseBias, kProject, kProjectBias, kExpand, kExpandBias}) {
-        if (input < inputs.size())
+    for (std::size_t input = kDepthwise; input < inputs.size(); ++input) {
+        if (!is_of_gate(input))
             weights[input] = floats_of(inputs[input]);
     }
     const auto data = [&](Input input) {
@@ -147,6 +146,10 @@ std::shared_ptr<const MbConvF32> TiledMBConvF32::packed(const ov::TensorVector& 
     m_packed = std::make_shared<const MbConvF32>(
         shape, MbConvF32Weights{data(kExpand), data(kDepthwise), data(kProject), data(kExpandBias),
                                 data(kDepthwiseBias), data(kProjectBias)});
+    for (std::size_t input = kDepthwise; input < inputs.size(); ++input) {
+        if (!is_of_gate(input))
+            give_back_pages(inputs[input].data(), inputs[input].get_byte_size());
+    }
     return m_packed;
 }
 

@@ -26,7 +26,7 @@ struct TiledMBConvF32Attributes {
 ///   depthwise_bias  [M]
 ///   project         [N, M]
 ///   project_bias    [N]
-///   reduce          f32 [M, S], reduce_bias f32 [S], excite f32 [S, M], excite_bias f32 [M]
+///   reduce          f32 [S, M], reduce_bias f32 [S], excite f32 [M, S], excite_bias f32 [M]
 ///   expand          f32 or f16 [M, C], or [M, 3, 3]; absent where nothing is expanded
 ///   expand_bias     [M]
 ///

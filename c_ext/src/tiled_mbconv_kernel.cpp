@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "accumulate.hpp"
+#include "dot_rows.hpp"
 #include "unrolled.hpp"
 
 #include MAMMOFM_LANES_HEADER
@@ -463,6 +463,6 @@ void quantize(const float* from, uint8_t* to, int64_t count, float scale, float 
 #define MAMMOFM_TEXT(name) #name
 #define MAMMOFM_NAME(name) MAMMOFM_TEXT(name)
 const MbConvKernel mbconv_kernel = {
-    MAMMOFM_NAME(MAMMOFM_ISA), strip_scratch, strip, project, quantize, accumulate};
+    MAMMOFM_NAME(MAMMOFM_ISA), strip_scratch, strip, project, quantize, dot_rows};
 
 }  // namespace mammofm::MAMMOFM_ISA

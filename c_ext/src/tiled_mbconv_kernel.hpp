@@ -90,9 +90,9 @@ struct MbConvKernel {
     /// Bytes of channel after channel to pixel after pixel: round(value * scale + bias).
     void (*quantize)(const float* from, std::uint8_t* to, std::int64_t count, float scale,
                      float bias);
-    /// to[j] += sum over i of from[i] * weights[i, j].
-    void (*accumulate)(const float* from, const float* weights, float* to, std::int64_t rows,
-                       std::int64_t columns);
+    /// to[i] += sum over j of weights[i, j] * from[j].
+    void (*dot_rows)(const float* weights, const float* from, float* to, std::int64_t rows,
+                     std::int64_t columns);
 };
 
 namespace portable {

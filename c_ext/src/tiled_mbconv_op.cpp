@@ -147,6 +147,10 @@ std::shared_ptr<const MbConv> TiledMBConv::packed(const ov::TensorVector& inputs
     const MbConvWeights weights{m_form.expand == 0 ? nullptr : bytes(kExpand), bytes(kDepthwise),
                                 bytes(kProject), floats(kHidden), floats(kOutput)};
     m_packed = std::make_shared<const MbConv>(shape, ranges, weights);
+    for (std::size_t input = kDepthwise; input < inputs.size(); ++input) {
+        if (is_quantized_weight(input))
+            give_back_pages(inputs[input].data(), inputs[input].get_byte_size());
+    }
     return m_packed;
 }
 

@@ -30,7 +30,7 @@ struct TiledMBConvAttributes {
 ///   hidden       f32 [6, M]: steps and biases of `expand`, lows and highs of the expanded tensor's
 ///                bytes, steps and biases of `depthwise`
 ///   output       f32 [2, N]: steps and biases of `project`
-///   reduce       f32 [M, S], reduce_bias [S], excite [S, M], excite_bias [M]
+///   reduce       f32 [S, M], reduce_bias [S], excite [M, S], excite_bias [M]
 ///   expand       i8 [M, C], or [M, 3, 3]; absent where nothing is expanded
 ///
 /// Outputs

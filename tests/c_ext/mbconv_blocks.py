@@ -104,9 +104,9 @@ def values_of(block: Block) -> Values:
         project=bytes_of(outputs, hidden),
         hidden=np.stack(rows).astype(np.float32),
         output=np.stack([steps(outputs, hidden), floats(0.5, outputs)]),
-        reduce=floats(hidden**-0.5, hidden, squeeze),
+        reduce=floats(hidden**-0.5, squeeze, hidden),
         reduce_bias=floats(1.0, squeeze),
-        excite=floats(squeeze**-0.5, squeeze, hidden),
+        excite=floats(squeeze**-0.5, hidden, squeeze),
         excite_bias=floats(1.0, hidden),
     )
 
@@ -211,7 +211,7 @@ def stock(block: Block, x: Any) -> tuple[Any, Any]:
     mean = opset.reduce_mean(mean, np.array([2, 3]), True)
 
     def dense(x: Any, weights: np.ndarray, biases: np.ndarray) -> Any:
-        cell = opset.constant(np.ascontiguousarray(weights.T)[:, :, None, None])
+        cell = opset.constant(weights[:, :, None, None])
         return _biased(opset.convolution(x, cell, ones, [0, 0], [0, 0], ones), biases)
 
     squeezed = opset.swish(dense(mean, values.reduce, values.reduce_bias))

@@ -92,8 +92,8 @@ def truth(block: Any, x: torch.Tensor) -> torch.Tensor:
         mean = rounded(y.mean(3, keepdim=True), *ranges["row_mean"]).mean((2, 3))
     else:
         mean = y.mean((2, 3))
-    squeezed = functional.silu(mean @ w["reduce"] + w["reduce_bias"])
-    gate = torch.sigmoid(squeezed @ w["excite"] + w["excite_bias"])
+    squeezed = functional.silu(mean @ w["reduce"].T + w["reduce_bias"])
+    gate = torch.sigmoid(squeezed @ w["excite"].T + w["excite_bias"])
     y = rounded(y * rounded(gate, *ranges["gate"])[:, :, None, None], *ranges["gated"])
     weights = w["project"][:, :, None, None] * w["output"][0][:, None, None, None]
     y = functional.conv2d(y, weights, w["output"][1])

@@ -100,8 +100,8 @@ inline Node sum_after(const Node& node) {
 
 /// Weights [out, in] and biases of a float convolution over one cell, and the sum after it.
 struct Dense {
-    ov::Shape shape;
-    Floats weights, biases;
+    std::shared_ptr<ov::op::v0::Constant> weights;
+    Floats biases;
     Node result;
 };
 
@@ -110,10 +110,7 @@ inline Dense dense(const Node& node) {
     const ov::Shape& shape = weights->get_shape();
     need(shape.size() == 4 && shape[2] == 1 && shape[3] == 1);
     const Node total = after(node, "Add");
-    return {{shape[0], shape[1]},
-            weights->cast_vector<float>(),
-            per_channel(constant(total, 1)->cast_vector<float>(), shape[0]),
-            total};
+    return {weights, per_channel(constant(total, 1)->cast_vector<float>(), shape[0]), total};
 }
 
 using Padding = std::array<std::int64_t, 2>;
@@ -193,14 +190,11 @@ inline ov::Output<ov::Node> f32(const ov::Shape& shape, const Floats& values) {
     return ov::op::v0::Constant::create(ov::element::f32, shape, values)->output(0);
 }
 
-/// The weights [outputs, inputs] of a product as [inputs, outputs].
-inline ov::Output<ov::Node> turned(const Dense& dense) {
-    const std::size_t outputs = dense.shape[0], inputs = dense.shape[1];
-    Floats all(dense.weights.size());
-    for (std::size_t o = 0; o < outputs; ++o)
-        for (std::size_t i = 0; i < inputs; ++i)
-            all[i * outputs + o] = dense.weights[o * inputs + i];
-    return f32({inputs, outputs}, all);
+/// The weights [outputs, inputs] of a product: those of the graph itself, if they are float32.
+inline ov::Output<ov::Node> f32_weights(const Dense& dense) {
+    if (dense.weights->get_element_type() == ov::element::f32)
+        return dense.weights->output(0);
+    return f32(dense.weights->get_shape(), dense.weights->cast_vector<float>());
 }
 
 }  // namespace mammofm::match

@@ -165,7 +165,7 @@ ov::OutputVector inputs_of(const Block& block, const ov::Output<ov::Node>& x) {
         inputs.push_back(biases(one->biases));
     }
     for (const Dense* gate : {&block.reduce, &block.excite}) {
-        inputs.push_back(turned(*gate));
+        inputs.push_back(f32_weights(*gate));
         inputs.push_back(biases(gate->biases));
     }
     if (const auto& expansion = block.expansion.convolution) {

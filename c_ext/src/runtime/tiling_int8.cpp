@@ -267,9 +267,9 @@ ov::OutputVector weights_of(const Block& block) {
               per_channel(std::move(middle.low), channels),
               per_channel(std::move(middle.high), channels), depthwise.steps, depthwise.biases}),
         rows({block.project.steps, block.project.biases}),
-        turned(reduce),
+        f32_weights(reduce),
         f32({reduce.biases.size()}, reduce.biases),
-        turned(excite),
+        f32_weights(excite),
         f32({excite.biases.size()}, excite.biases)};
     if (expansion)
         inputs.push_back(expansion->weights->output(0));

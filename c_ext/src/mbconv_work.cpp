@@ -12,6 +12,9 @@ namespace mammofm {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+// Early blocks of pictures of a whole detector take much that the end of the graph needs itself; to
+// fetch it anew costs them a few per cent. Of smaller pictures everything is kept.
+constexpr std::size_t kMostSpare = 64 << 20;
 constexpr std::int64_t kMinStripRows = 24;
 constexpr std::int64_t kTasksPerThread = 4;
 
@@ -47,7 +50,7 @@ float sigmoid(float value) {
 }  // namespace
 
 std::uint8_t* MbBuffer::reserve(std::size_t bytes) {
-    if (bytes > m_size || !m_data) {
+    if (bytes > m_size || m_size - bytes > kMostSpare || !m_data) {
         const std::size_t lines = bytes / kAlignment + 1;
         m_data.reset();
         m_size = 0;

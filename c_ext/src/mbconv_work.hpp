@@ -40,7 +40,7 @@ using MbDotRows = void (*)(const float* weights, const float* from, float* to, s
 void squeeze_excite(const MbConvShape& shape, const MbConvGate& weights, MbDotRows dot_rows,
                     const float* means, float* gate);
 
-/// Uninitialised bytes on a cache line; grows, never shrinks.
+/// Uninitialised bytes on a cache line; grows, and shrinks where very much would be left over.
 class MbBuffer {
   public:
     std::uint8_t* reserve(std::size_t bytes);

@@ -17,7 +17,14 @@ from mammofm_lite.export.recipe import Recipe, load_recipe
 from mammofm_lite.export.seeds import TRAINING, VALIDATION
 
 from .data import DataPlan, Practice, StudySet, make_studies
-from .features import ReportLosses, RiskLosses, Writing, make_features, start_report
+from .features import (
+    ReportLosses,
+    RiskLosses,
+    TorchEncoder,
+    Writing,
+    make_features,
+    start_report,
+)
 from .loop import Loss, Stage, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
@@ -185,7 +192,8 @@ class Training:
         counter = self._counter("features")
         folder = self.folder / "features"
         folder.mkdir(exist_ok=True)
-        features = make_features(folder, network, encoded, self.device, counter)
+        encoder = TorchEncoder(network, self.device)
+        features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
         start_report(network)

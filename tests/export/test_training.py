@@ -22,6 +22,7 @@ from mammofm_lite.export.training.data import DataPlan, Practice, Study, View, m
 from mammofm_lite.export.training.features import (
     FeatureSet,
     ReportLosses,
+    TorchEncoder,
     Writing,
     _woman,
     make_features,
@@ -488,7 +489,13 @@ def test_features_are_made_once_per_encoder(network: DemoNetwork, tmp_path: Path
 
     def encode() -> FeatureSet:
         cpu = torch.device("cpu")
-        return make_features(tmp_path, network, studies, cpu, lambda done, _: told.append(done))
+        return make_features(
+            tmp_path,
+            TorchEncoder(network, cpu),
+            network.prognosis,
+            studies,
+            lambda done, _: told.append(done),
+        )
 
     made = encode()
     (folder,) = tmp_path.iterdir()

@@ -1,0 +1,254 @@
+"""``python -m mammofm_lite.export.training.refit BUNDLE OUTPUT``: teach the report head anew.
+
+The encoder and the other heads of a bundle stay as they are, INT8 or not; the report head is taught
+on what this encoder says of phantoms, and replaced. After quantization that is the encoder which it
+will hear, and no float model is needed.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from mammofm_lite.bundle import DESCRIPTION, Bundle
+from mammofm_lite.errors import ExportError, MammoFMError
+from mammofm_lite.export.recipe import Recipe, WeightSource, load_recipe
+from mammofm_lite.export.report_part import ReportPart
+from mammofm_lite.export.seeds import TRAINING
+from mammofm_lite.export.writing import file_records, whole_bundle, write_description
+from mammofm_lite.graphs import GraphStore
+from mammofm_lite.progress import StageReporter
+from mammofm_lite.quant.ptq import compress_weights, save_graph
+from mammofm_lite.views import STANDARD_VIEWS
+
+from .data import DataPlan, Study, StudySet, make_studies
+from .features import CellLosses, FeatureSet, ReportLosses, Writing, make_features, start_report
+from .loop import Budget, Stage, Tell, keep_memory, print_line, run_stage, save_state
+from .network import DemoNetwork, ReportWords
+
+__all__ = ["GraphEncoder", "Refit"]
+
+_RECIPE: Final = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
+_TOLERANCE: Final = 1e-4
+_CELLS_SHARE: Final = 0.06  # of the time: answers of cells, which a bundle does not keep
+_COARSE_MM: Final = 0.2
+_PREVALENCE: Final = 0.5
+_WOMEN: Final = 16
+
+
+@dataclass(frozen=True)
+class GraphEncoder:
+    """The encoder of a bundle, by the runtime."""
+
+    bundle: Bundle
+    name: str
+    threads: int
+
+    def fingerprint(self) -> str:
+        graph = Path(self.bundle.encoders[self.name].model)
+        files = (graph.name, graph.with_suffix(".bin").name)
+        return "-".join(self.bundle.files[file].sha256[:16] for file in files)
+
+    @cached_property
+    def _graph(self) -> Any:
+        store = GraphStore(self.bundle, self.threads)
+        return store.graph(self.bundle.encoders[self.name].model, StageReporter(None))
+
+    def __call__(self, studies: Sequence[Study]) -> Tensor:
+        return torch.stack([torch.stack([*map(self._map, _images(study))]) for study in studies])
+
+    def _map(self, image: Any) -> Tensor:
+        return torch.from_numpy(self._graph.run({"image": np.array(image)[None, None]})["map"][0])
+
+
+def _images(study: Study) -> list[Any]:
+    return [study.views[view].image for view in STANDARD_VIEWS]
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A run in a folder; the same folder and plan go on where they stopped."""
+
+    bundle: Bundle
+    folder: Path
+    hours: float
+    studies: int
+    cores: int
+    tell: Tell
+    seed: int = 0
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Sizes of the report head, and how pictures are prepared: as the bundle's."""
+        recipe = load_recipe(_RECIPE)
+        if recipe.preprocessing != self.bundle.preprocessing:
+            raise ExportError("the bundle prepares pictures otherwise than the demonstration does")
+        return recipe
+
+    def run(self, output: Path, *, force: bool) -> Bundle:
+        """Teach, and write the bundle with the new head.
+
+        Raises
+        ------
+        ExportError
+            The bundle has another encoder or preparation than the demonstration, the loss is not
+            finite, or a graph differs from torch.
+        """
+        keep_memory()
+        torch.manual_seed(self.seed)
+        words = ReportWords()
+        network = DemoNetwork(self.recipe, words)
+        if self.bundle.report is None:
+            raise ExportError("the bundle has no report head to teach")
+        encoder = GraphEncoder(self.bundle, self.bundle.report.encoder, self.cores)
+        plan = DataPlan(
+            TRAINING[: self.studies], _COARSE_MM, self.recipe.preprocessing, _PREVALENCE
+        )
+        studies = make_studies(
+            self.folder / "train", plan, workers=self.cores, tell=self._counter("phantoms")
+        )
+        features = make_features(
+            _made(self.folder / "heard"),
+            encoder,
+            network.prognosis,
+            studies,
+            self._counter("features"),
+        )
+        self._teach(network, features, studies, words)
+        return self._write(network, encoder, studies[0], output, force=force)
+
+    def _counter(self, what: str) -> Any:
+        told = -1
+
+        def tell(done: int, count: int) -> None:
+            nonlocal told
+            if (tenth := 10 * done // max(count, 1)) > told:
+                told = tenth
+                self.tell(f"{what}: {done} of {count}")
+
+        return tell
+
+    def _teach(
+        self, network: DemoNetwork, features: FeatureSet, studies: StudySet, words: ReportWords
+    ) -> None:
+        network.train()
+        seconds, cpu = self.hours * 3600, torch.device("cpu")
+        cells = Stage(
+            "cells",
+            6,
+            network,
+            CellLosses(network, features, studies, _WOMEN),
+            {"dense_map": 2e-3},
+            Budget(_CELLS_SHARE * seconds),
+            self.seed,
+        )
+        run_stage(cells, self.folder / "cells.state", self.tell)
+        start_report(network)
+        mirrored = self.recipe.preprocessing.mirror == "right"
+        losses = ReportLosses(network, features, Writing(words), _WOMEN, mirrored, cpu)
+        report = Stage("report", 7, network, losses, {"report": 1e-3}, Budget(seconds), self.seed)
+        run_stage(report, self.folder / "reheard.state", self.tell)
+
+    # ---- the bundle
+
+    def _write(
+        self,
+        network: DemoNetwork,
+        encoder: GraphEncoder,
+        study: Study,
+        output: Path,
+        *,
+        force: bool,
+    ) -> Bundle:
+        weights = self.folder / "report.pth"
+        save_state(weights, {"report": dict(network.report.state_dict())})
+        part = self._part(weights, encoder, study)
+        with whole_bundle(output, force=force) as scratch:
+            for name in self.bundle.files:
+                shutil.copyfile(self.bundle.path / name, scratch / name)
+            part.convert(scratch, half_weights=self.bundle.precision != "f32")
+            part.check(scratch, _TOLERANCE)
+            if self.bundle.precision == "int8":
+                for file in (part.entry["fusion"], part.entry["decoder"]):
+                    _compress(scratch / file)
+            self._describe(scratch, part)
+        return Bundle.open(output)
+
+    def _part(self, weights: Path, encoder: GraphEncoder, study: Study) -> ReportPart:
+        assert self.recipe.report is not None
+        source = WeightSource("file", path=weights, key="report")
+        spec = replace(self.recipe.report, encoder=encoder.name, weights=source)
+        maps = encoder([study])[0].numpy()
+        shown = {view: {"map": one[None]} for view, one in zip(STANDARD_VIEWS, maps, strict=True)}
+        part = ReportPart(spec, (1, *maps.shape[1:]), shown)
+        part.load()
+        return part
+
+    def _describe(self, scratch: Path, part: ReportPart) -> None:
+        text = (self.bundle.path / DESCRIPTION).read_text(encoding="utf-8")
+        description = json.loads(text)
+        description["heads"]["report"] = part.entry
+        description["provenance"]["head report"] = {
+            **part.provenance,
+            "taught_on": {"bundle": self.bundle.sha256, "studies": self.studies},
+        }
+        description["self_check"]["head report"] = {
+            "largest_relative_difference": part.differences,
+            "operations": part.census,
+        }
+        description["files"] = file_records(scratch)
+        write_description(scratch, description)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _compress(path: Path) -> None:
+    """Weights to 8 bits, in place of the file's own."""
+    model = compress_weights(path)
+    for old in (path, path.with_suffix(".bin")):
+        old.unlink()
+    save_graph(model, path, half_weights=True)
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--folder", default=Path("build/demo-model"), type=click.Path(path_type=Path))
+@click.option("--hours", default=0.5, show_default=True, help="Of teaching, after rendering.")
+@click.option("--studies", default=1400, show_default=True, help="Phantoms to teach with.")
+@click.option("--workers", default=2, show_default=True, help="Processes that render; threads.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT.")
+def main(
+    bundle: Path,
+    output: Path,
+    folder: Path,
+    hours: float,
+    studies: int,
+    workers: int,
+    force: bool,
+) -> None:
+    """Teach the report head of BUNDLE anew on what its encoder says; write the whole as OUTPUT."""
+    try:
+        opened = Bundle.open(bundle)
+        refit = Refit(opened, _made(folder), hours, studies, workers, print_line)
+        made = refit.run(output, force=force)
+    except MammoFMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print_line(f"done: {made.path}")
+
+
+if __name__ == "__main__":
+    main()

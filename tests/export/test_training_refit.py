@@ -1,0 +1,87 @@
+"""A bundle's report head is taught anew on its own encoder, and nothing else changes."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mammofm_lite import Model
+from mammofm_lite.bundle import DESCRIPTION, Bundle, demo_bundle_path
+from mammofm_lite.dicom import read_study
+from mammofm_lite.errors import ExportError
+from mammofm_lite.export.training.refit import GraphEncoder, Refit
+from mammofm_lite.phantom import PhantomOptions, write_phantom
+from mammofm_lite.views import STANDARD_VIEWS
+
+REPORT = {f"head_report_{name}.{kind}" for name in ("fusion", "decoder") for kind in ("xml", "bin")}
+
+
+@pytest.fixture(scope="module")
+def refitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder: Path = tmp_path_factory.mktemp("refit")
+    told: list[str] = []
+    bundle = Bundle.open(demo_bundle_path())
+    refit = Refit(bundle, folder / "work", hours=1e-4, studies=2, cores=1, tell=told.append)
+    (folder / "work").mkdir()
+    made = refit.run(folder / "new.mfm", force=False)
+    return made.path, told
+
+
+def test_only_the_report_is_another(refitted: tuple[Path, list[str]]) -> None:
+    path, told = refitted
+    before, after = Bundle.open(demo_bundle_path()), Bundle.open(path)
+    changed = {name for name in before.files if before.files[name] != after.files.get(name)}
+    assert changed >= {name for name in REPORT if name.endswith(".bin")}
+    assert changed <= REPORT | {"grammar.json", "tokenizer.json"}
+    description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    taught = description["provenance"]["head report"]["taught_on"]
+    assert taught == {"bundle": before.sha256, "studies": 2}
+    differences = description["self_check"]["head report"]["largest_relative_difference"]
+    assert differences["logits"] < 1e-4
+    assert any(line.startswith("features: 2 of 2") for line in told)
+
+
+def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """In sentences of the language, however little it has learned."""
+    small = PhantomOptions(rows=1147, columns=957, pixel_spacing_mm=0.2)
+    write_phantom(tmp_path / "study", seed=3, options=small)
+    study = read_study(tmp_path / "study")
+    new, old = (Model.load(path, threads=1).infer(study) for path in (refitted[0], None))
+    assert new.report is not None
+    assert set(new.report.report.breasts) == {"L", "R"}
+    assert new.diagnosis == old.diagnosis
+    assert new.localization == old.localization
+
+
+def test_the_encoder_is_that_of_the_runtime() -> None:
+    """The maps of a made-up study are those that the graph gives for its prepared pictures."""
+    bundle = Bundle.open(demo_bundle_path())
+    encoder = GraphEncoder(bundle, "view", 1)
+    rng = np.random.default_rng(0)
+    size = (bundle.preprocessing.height, bundle.preprocessing.width)
+    images = rng.integers(0, 256, (4, *size)).astype(np.uint8)
+
+    pictures = (SimpleNamespace(image=image) for image in images)
+    exam: Any = SimpleNamespace(views=dict(zip(STANDARD_VIEWS, pictures, strict=True)))
+    maps = encoder([exam])
+    assert maps.shape == (1, 4, *bundle.encoders["view"].outputs["map"][1:])
+    assert torch.isfinite(maps).all()
+    assert not torch.equal(maps[0, 0], maps[0, 1])
+    assert len(encoder.fingerprint().split("-")) == 2
+
+
+def test_other_bundles_are_refused(tmp_path: Path) -> None:
+    bundle = Bundle.open(demo_bundle_path())
+    without = dataclasses.replace(bundle, report=None)
+    spec = dataclasses.replace(bundle.preprocessing, height=672)
+    other = dataclasses.replace(bundle, preprocessing=spec)
+    for odd, message in ((without, "has no report head"), (other, "prepares pictures otherwise")):
+        refit = Refit(odd, tmp_path, hours=1e-4, studies=2, cores=1, tell=lambda line: None)
+        with pytest.raises(ExportError, match=message):
+            refit.run(tmp_path / "new.mfm", force=False)
+    assert not (tmp_path / "new.mfm").exists()

@@ -36,6 +36,8 @@ examples() {
 }
 
 build address address,undefined
+# oneTBB opens its libraries with RTLD_DEEPBIND otherwise, which the sanitizers refuse.
+export TBB_ENABLE_SANITIZERS=1
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export LSAN_OPTIONS=suppressions=$PWD/c_ext/fuzz/lsan.supp

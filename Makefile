@@ -50,7 +50,7 @@ validate: $(VENV)/.develop ## hold DICOM results of every kind against the publi
 	$(BIN)/python tests/validate/run.py $(VALIDATE)
 
 VALIDATORS := dicom3tools dcmtk pixelmed-apps default-jdk-headless orthanc
-INSTALL := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 --quiet
+INSTALL := DEBIAN_FRONTEND=noninteractive apt-get --quiet -o DPkg::Lock::Timeout=60 -o Acquire::http::Timeout=20
 validate-tools: ## install the programs that make validate and the tests ask (Debian 12, needs root)
 	$(INSTALL) update
 	$(INSTALL) install --yes --no-install-recommends $(VALIDATORS) chromium fonts-dejavu-core
@@ -58,7 +58,7 @@ validate-tools: ## install the programs that make validate and the tests ask (De
 # Where they cannot be installed their tests are skipped, each with its reason.
 ci-tools: | $(BIN)/python
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		timeout 600 $(MAKE) --no-print-directory validate-tools >$(VENV)/ci-tools.log 2>&1 \
+		timeout 300 $(MAKE) --no-print-directory validate-tools >$(VENV)/ci-tools.log 2>&1 \
 			|| { tail -n 20 $(VENV)/ci-tools.log; echo "NOT INSTALLED: validators and browser"; }; \
 	else echo "NOT INSTALLED: validators and browser need apt-get and root"; fi
 

@@ -15,7 +15,6 @@ namespace {
 InstructionSet chosen;
 }
 const InstructionSet& selected_instruction_set() { return chosen; }
-const MbConvKernel avx2::mbconv_kernel{};  // the source of portable's, with other flags
 }  // namespace mammofm
 
 namespace {

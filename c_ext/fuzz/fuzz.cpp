@@ -2,7 +2,7 @@
 //
 // `make sanitize` builds it with AddressSanitizer and UndefinedBehaviorSanitizer and runs it on
 // mutants of the demonstration bundle. The first byte of an input chooses the target. With clang,
-// -DMAMMOFM_LIBFUZZER=ON leaves the choice of mutants to libFuzzer.
+// -DMAMMOFM_LIBFUZZER=ON leaves the choice of mutants to libFuzzer, which is guided by coverage.
 
 #include <sys/stat.h>
 
@@ -131,7 +131,7 @@ bool survives(const std::uint8_t* data, std::size_t size) {
     }
 }
 
-// -------------------- without libFuzzer: seeds and mutants of our own
+// -------------------- seeds
 
 std::string read_file(const std::string& path) {
     std::FILE* file = std::fopen(path.c_str(), "rb");
@@ -176,6 +176,18 @@ std::vector<std::string> seeds() {
     return found;
 }
 
+/// The files of the demonstration bundle beside the description, so that its seed is accepted.
+bool copy_demo_bundle() {
+    const std::string command = "cp -r '" + demo_folder + "/.' '" + scratch() + "'";
+    return std::system(command.c_str()) == 0;
+}
+
+void remove_scratch() {
+    if (std::system(("rm -rf '" + scratch() + "'").c_str()) != 0)
+        std::fprintf(stderr, "%s is left behind\n", scratch().c_str());
+}
+
+#ifndef MAMMOFM_LIBFUZZER
 void mutate(std::string& data, std::mt19937_64& random) {
     static const char* const kTokens[] = {"null", "-1",       "1e999",  "99999999999999999999",
                                           "\"\"", "{}",       "[[[[",   "\\ud800",
@@ -207,11 +219,29 @@ void mutate(std::string& data, std::mt19937_64& random) {
             return;
     }
 }
+#endif
 
 }  // namespace
 
+#ifdef MAMMOFM_LIBFUZZER
+/// The bundle by MAMMOFM_DEMO_BUNDLE; the seeds go into the folder MAMMOFM_CORPUS.
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
-    demo_folder = std::getenv("MAMMOFM_DEMO_BUNDLE");
+    const char *bundle = std::getenv("MAMMOFM_DEMO_BUNDLE"),
+               *corpus = std::getenv("MAMMOFM_CORPUS");
+    if (bundle == nullptr || corpus == nullptr)
+        std::abort();
+    demo_folder = bundle;
+    if (!copy_demo_bundle() || std::atexit(remove_scratch) != 0)
+        std::abort();
+    for (const std::string& seed : seeds()) {
+        if (!survives(reinterpret_cast<const std::uint8_t*>(seed.data()), seed.size()))
+            std::abort();
+        const std::string path = std::string(corpus) + "/seed-" + std::to_string(seed[0]);
+        std::FILE* file = std::fopen(path.c_str(), "wb");
+        if (file == nullptr || std::fwrite(seed.data(), 1, seed.size(), file) != seed.size())
+            std::abort();
+        std::fclose(file);
+    }
     return 0;
 }
 
@@ -219,17 +249,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     survives(data, size);
     return 0;
 }
-
-#ifndef MAMMOFM_LIBFUZZER
+#else
 /// fuzz BUNDLE SECONDS SEED
 int main(int count, char** arguments) {
     if (count != 4)
         return 2;
     demo_folder = arguments[1];
     const std::vector<std::string> all = seeds();
-    // The description's own files, so that the seed is accepted.
-    const std::string links = "cp -r '" + demo_folder + "/.' '" + scratch() + "'";
-    if (std::system(links.c_str()) != 0)
+    if (!copy_demo_bundle())
         return 2;
     for (const std::string& seed : all) {
         if (!survives(reinterpret_cast<const std::uint8_t*>(seed.data()), seed.size())) {
@@ -254,6 +281,7 @@ int main(int count, char** arguments) {
     for (std::size_t target = 0; target < kTargetCount; ++target)
         std::printf("target %zu: %zu accepted, %zu refused\n", target, accepted[target],
                     refused[target]);
-    return std::system(("rm -rf '" + scratch() + "'").c_str());
+    remove_scratch();
+    return 0;
 }
 #endif

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The C library under sanitizers: the fuzz, the C example and two threads on one model.
+# The C library under sanitizers: the fuzz, the C example and two threads on one model; and, where
+# there is clang, the fuzz guided by coverage.
 # Needs the package installed in the environment whose python is first in PATH.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -36,6 +37,8 @@ examples() {
 }
 
 build address address,undefined
+# oneTBB opens its libraries with RTLD_DEEPBIND otherwise, which the sanitizers refuse.
+export TBB_ENABLE_SANITIZERS=1
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export LSAN_OPTIONS=suppressions=$PWD/c_ext/fuzz/lsan.supp
@@ -47,3 +50,19 @@ build thread thread
 export TSAN_OPTIONS=suppressions=$PWD/c_ext/fuzz/tsan.supp:halt_on_error=1
 examples || { cat "$work/log"; exit 1; }
 echo "thread: clean"
+
+probe='extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
+if ! clang++ -fsanitize=fuzzer,address -x c++ - -o "$work/probe" <<<"$probe" 2>/dev/null; then
+	echo "libFuzzer: NOT RUN, clang++ and its runtime are missing (Debian 12: clang libclang-rt-14-dev)"
+	exit 0
+fi
+mkdir -p build/sanitize/corpus
+cmake -G Ninja -S c_ext -B build/sanitize/libfuzzer -DPython_EXECUTABLE="$(command -v python)" \
+	-DCMAKE_CXX_COMPILER=clang++ -DMAMMOFM_SANITIZE=address,undefined -DMAMMOFM_FUZZ=ON \
+	-DMAMMOFM_LIBFUZZER=ON >"$work/cmake.log"
+cmake --build build/sanitize/libfuzzer --target mammofm_fuzz
+# The corpus grows from run to run; an input that crashes lies beside it.
+MAMMOFM_DEMO_BUNDLE=$bundle MAMMOFM_CORPUS=build/sanitize/corpus build/sanitize/libfuzzer/mammofm_fuzz \
+	-max_total_time="$seconds" -max_len=600000 -rss_limit_mb=4096 -timeout=60 -print_final_stats=1 \
+	-verbosity=0 -artifact_prefix=build/sanitize/ build/sanitize/corpus
+echo "libFuzzer: clean"

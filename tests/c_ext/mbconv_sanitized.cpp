@@ -20,7 +20,6 @@ InstructionSet chosen;
 const InstructionSet& selected_instruction_set() {
     return chosen;
 }
-const MbConvKernel avx2::mbconv_kernel{};  // the source of portable's, with other flags
 }  // namespace mammofm
 
 namespace {
@@ -117,9 +116,10 @@ std::uint64_t run_f32(const MbConvShape& shape) {
 
 int main(int, char** arguments) {
     mammofm::chosen.name = arguments[1];
-    mammofm::chosen.mbconv_f32_kernel = mammofm::chosen.name == "avx512"
-                                            ? &mammofm::avx512::mbconv_f32_kernel
-                                            : &mammofm::portable::mbconv_f32_kernel;
+    const std::string& isa = mammofm::chosen.name;
+    mammofm::chosen.mbconv_f32_kernel = isa == "avx512" ? &mammofm::avx512::mbconv_f32_kernel
+                                        : isa == "avx2" ? &mammofm::avx2::mbconv_f32_kernel
+                                                        : &mammofm::portable::mbconv_f32_kernel;
     const MbConvShape cases[] = {
         // channels, height, width; expand, pad; hidden, height, width; kernel, stride, pad;
         // squeeze; outputs, height, width; shortcut

@@ -181,7 +181,9 @@ def test_technique_follows_thickness(small: PhantomOptions, tmp_path: Path) -> N
     assert thin.ExposureInuAs == thin.ExposureTime * thin.XRayTubeCurrent
 
 
-@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (Debian package dicom3tools) is missing")
+@pytest.mark.skipif(
+    DCIODVFY is None, reason="dciodvfy is missing: make validate-tools (Debian: dicom3tools)"
+)
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,9 +1,9 @@
 """What OpenVINO does to the stack of signal handlers, undone.
 
-Its CPU plugin gives the thread that creates it another alternate signal stack (sigaltstack(2)), and
-when it goes, puts back the one that it found, if its own is still in use. Several plugins that go in
-another order than they came, or in another thread, leave a thread with a stack that is no longer
-mapped; the next signal with a handler on it, and Python's all are, kills the process.
+Its CPU plugin gives the thread that creates it another alternate signal stack (sigaltstack(2)),
+and when it goes, puts back the one that it found, if its own is still in use. Several plugins that
+go in another order than they came, or in another thread, leave a thread with a stack that is no
+longer mapped; the next signal with a handler on it, and Python's all are, kills the process.
 """
 
 import ctypes

@@ -30,7 +30,9 @@ SHIFT, CTRL = 8, 2
 def browser(browser_driver: ModuleType) -> Iterator[Any]:
     path = browser_driver.find_browser()
     if path is None:
-        pytest.skip("no Chromium found: make validate-tools (Debian: chromium), or set MAMMOFM_BROWSER")
+        pytest.skip(
+            "no Chromium found: make validate-tools (Debian: chromium), or set MAMMOFM_BROWSER"
+        )
     browser = browser_driver.Browser(path)
     yield browser
     browser.close()

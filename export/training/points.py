@@ -23,7 +23,17 @@ from .losses import NO_BOX, overlaps
 from .network import DENSITIES, DemoNetwork
 from .stages import fitted_line, risks
 
-__all__ = ["Answers", "Points", "answers", "area_under_curve", "choose_points", "study_probability"]
+__all__ = [
+    "Answers",
+    "Calibration",
+    "Points",
+    "answers",
+    "area_under_curve",
+    "best_threshold",
+    "calibration",
+    "choose_points",
+    "study_probability",
+]
 
 FALSE_MARKS_PER_IMAGE: Final = 0.5
 _HIT_IOU: Final = 0.3
@@ -124,6 +134,34 @@ class Points:
     std: float
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """How the logit of malignancy is scaled and shifted, and from where on a woman is recalled."""
+
+    scale: float
+    shift: float
+    threshold: float
+
+
+def calibration(logits: Tensor, truths: Sequence[PhantomTruth]) -> Calibration:
+    """The line that fits the truth best (Platt 1999), and the threshold with most right recalls.
+
+    Parameters
+    ----------
+    logits
+        Of every view: float32 ``[studies, 4]``.
+    """
+    malignant = torch.tensor([float(truth.malignant) for truth in truths])
+    scale, shift = fitted_line(
+        lambda a, c: functional.binary_cross_entropy(
+            study_probability(logits * a + c).clamp(1e-6, 1 - 1e-6), malignant
+        )
+    )
+    probability = study_probability(logits * scale + shift).numpy()
+    threshold = best_threshold(probability, [truth.recall for truth in truths])
+    return Calibration(scale, shift, threshold)
+
+
 def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[PhantomTruth]) -> Points:
     """Calibrate the network in place, and choose the thresholds.
 
@@ -134,17 +172,11 @@ def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[Phantom
     truths
         Of the same studies.
     """
-    malignant = torch.tensor([float(truth.malignant) for truth in truths])
-    scale, shift = fitted_line(
-        lambda a, c: functional.binary_cross_entropy(
-            study_probability(given.malignancy * a + c).clamp(1e-6, 1 - 1e-6), malignant
-        )
-    )
+    chosen = calibration(given.malignancy, truths)
     head = network.malignancy.classifier.classification_head
     with torch.no_grad():
-        head.weight.mul_(scale)
-        head.bias.mul_(scale).add_(shift)
-    probability = study_probability(given.malignancy * scale + shift)
+        head.weight.mul_(chosen.scale)
+        head.bias.mul_(chosen.scale).add_(chosen.shift)
     wanted = risks(truths)
     slope, offset = fitted_line(
         lambda a, c: functional.binary_cross_entropy_with_logits(given.risk * a + c, wanted)
@@ -152,7 +184,7 @@ def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[Phantom
     prognosis = network.prognosis
     std = float(prognosis.log_std.detach().exp())
     return Points(
-        malignancy=_best_threshold(probability.numpy(), [truth.recall for truth in truths]),
+        malignancy=chosen.threshold,
         localization=_mark_threshold(given),
         mean=float(prognosis.mean.detach()) - offset * std / slope,
         std=std / slope,
@@ -167,7 +199,7 @@ def study_probability(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits).unflatten(1, (2, 2)).mean(dim=2).amax(dim=1)
 
 
-def _best_threshold(probability: Floats, positive: Sequence[bool]) -> float:
+def best_threshold(probability: Floats, positive: Sequence[bool]) -> float:
     """The threshold with the most right answers about the recall; halfway between two answers."""
     order = np.argsort(-probability)
     sorted_truth = np.array(positive, bool)[order]

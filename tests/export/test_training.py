@@ -42,8 +42,8 @@ from mammofm_lite.export.training.points import (
     Answers,
     Mark,
     Points,
-    _best_threshold,
     _marks,
+    best_threshold,
     choose_points,
     study_probability,
 )
@@ -643,7 +643,7 @@ def test_a_mark_hits_by_its_centre_or_by_overlap_and_once() -> None:
 
 def test_the_recall_threshold_gives_the_most_right_answers() -> None:
     probability = np.array([0.9, 0.2, 0.7, 0.4, 0.6], np.float32)
-    threshold = _best_threshold(probability, [True, False, True, False, False])
+    threshold = best_threshold(probability, [True, False, True, False, False])
     assert 0.6 < threshold < 0.7
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,15 @@ from mammofm_lite import Model
 from mammofm_lite.bundle import DESCRIPTION, Bundle, demo_bundle_path
 from mammofm_lite.dicom import read_study
 from mammofm_lite.errors import ExportError
-from mammofm_lite.export.training.refit import GraphEncoder, Refit
+from mammofm_lite.export.part import run_graph
+from mammofm_lite.export.training.points import Calibration, calibration
+from mammofm_lite.export.training.refit import GraphEncoder, Refit, _rescale
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 from mammofm_lite.views import STANDARD_VIEWS
 
 REPORT = {f"head_report_{name}.{kind}" for name in ("fusion", "decoder") for kind in ("xml", "bin")}
+SMALL: Any = {"hours": 1e-4, "studies": 2, "checked": 3, "cores": 1}
+DIAGNOSIS = {"head_diagnosis.xml", "head_diagnosis.bin"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,9 @@ def refitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     folder: Path = tmp_path_factory.mktemp("refit")
     told: list[str] = []
     bundle = Bundle.open(demo_bundle_path())
-    refit = Refit(bundle, folder / "work", hours=1e-4, studies=2, cores=1, tell=told.append)
+    refit = Refit(
+        bundle, folder / "work", hours=1e-4, studies=2, checked=3, cores=1, tell=told.append
+    )
     (folder / "work").mkdir()
     made = refit.run(folder / "new.mfm", force=False)
     return made.path, told
@@ -36,11 +43,13 @@ def test_only_the_report_is_another(refitted: tuple[Path, list[str]]) -> None:
     path, told = refitted
     before, after = Bundle.open(demo_bundle_path()), Bundle.open(path)
     changed = {name for name in before.files if before.files[name] != after.files.get(name)}
-    assert changed >= {name for name in REPORT if name.endswith(".bin")}
-    assert changed <= REPORT | {"grammar.json", "tokenizer.json"}
+    assert changed >= {name for name in REPORT | DIAGNOSIS if name.endswith(".bin")}
+    assert changed <= REPORT | DIAGNOSIS | {"grammar.json", "tokenizer.json"}
     description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     taught = description["provenance"]["head report"]["taught_on"]
     assert taught == {"bundle": before.sha256, "studies": 2}
+    malignancy = description["provenance"]["head diagnosis"]["malignancy"]
+    assert malignancy["calibrated_on"]["studies"] == 3
     differences = description["self_check"]["head report"]["largest_relative_difference"]
     assert differences["logits"] < 1e-4
     assert any(line.startswith("features: 2 of 2") for line in told)
@@ -54,8 +63,25 @@ def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:
     new, old = (Model.load(path, threads=1).infer(study) for path in (refitted[0], None))
     assert new.report is not None
     assert set(new.report.report.breasts) == {"L", "R"}
-    assert new.diagnosis == old.diagnosis
     assert new.localization == old.localization
+    description = json.loads((refitted[0] / DESCRIPTION).read_text(encoding="utf-8"))
+    label = description["heads"]["diagnosis"]["members"][0]["labels"][0]
+    (malignancy,) = (one for one in new.diagnosis.study if one.label == "malignancy")
+    assert malignancy.threshold == label["threshold"]
+
+
+def test_a_line_is_folded_into_the_classifier(tmp_path: Path) -> None:
+    """Of its one logit; the classes of the other label stay as they are."""
+    for name in DIAGNOSIS:
+        shutil.copyfile(demo_bundle_path() / name, tmp_path / name)
+    pooled = np.random.default_rng(0).standard_normal((1, 1280)).astype(np.float32)
+    path = tmp_path / "head_diagnosis.xml"
+    before = run_graph(str(path), {"pooled": pooled})["probabilities"][0]
+    _rescale(path, Calibration(0.5, -0.3, 0.4))
+    after = run_graph(str(path), {"pooled": pooled})["probabilities"][0]
+    logit = np.log(before[0] / (1 - before[0]))
+    assert after[0] == pytest.approx(1 / (1 + np.exp(0.3 - 0.5 * logit)), abs=1e-3)
+    np.testing.assert_array_equal(after[1:], before[1:])
 
 
 def test_the_encoder_is_that_of_the_runtime() -> None:
@@ -81,7 +107,21 @@ def test_other_bundles_are_refused(tmp_path: Path) -> None:
     spec = dataclasses.replace(bundle.preprocessing, height=672)
     other = dataclasses.replace(bundle, preprocessing=spec)
     for odd, message in ((without, "has no report head"), (other, "prepares pictures otherwise")):
-        refit = Refit(odd, tmp_path, hours=1e-4, studies=2, cores=1, tell=lambda line: None)
+        refit = Refit(
+            odd, tmp_path, hours=1e-4, studies=2, checked=3, cores=1, tell=lambda line: None
+        )
         with pytest.raises(ExportError, match=message):
             refit.run(tmp_path / "new.mfm", force=False)
     assert not (tmp_path / "new.mfm").exists()
+
+
+def test_calibration() -> None:
+    """Answers that are twice too sure are halved, and the threshold parts what is to be parted."""
+    rng = np.random.default_rng(1)
+    true = rng.standard_normal((40_000, 1)) * 2 + np.zeros((1, 4))
+    malignant = rng.random(40_000) < 1 / (1 + np.exp(-true[:, 0]))
+    truths: Any = [SimpleNamespace(malignant=bool(m), recall=bool(m)) for m in malignant]
+    found = calibration(torch.tensor(2 * true + 1, dtype=torch.float32), truths)
+    assert found.scale == pytest.approx(0.5, abs=0.03)
+    assert found.shift == pytest.approx(-0.5, abs=0.06)
+    assert found.threshold == pytest.approx(0.5, abs=0.1)

@@ -26,6 +26,7 @@ __all__ = ["ArrayView", "array_study"]
 
 _TYPES: Final = ("uint8", "int8", "uint16", "int16")
 _UID: Final = re.compile(r"[0-9.]{1,64}")
+_MOST_SPACING_MM: Final = 100.0  # far beyond any detector; no product of it overflows
 _SOURCE: Final = "caller"  # what the result says of where the pixel spacing comes from
 
 
@@ -79,8 +80,8 @@ class ArrayView:
                 "MONOCHROME1, MONOCHROME2"
             )
         spacing = self.pixel_spacing_mm
-        if spacing is not None and not all(0 < value < float("inf") for value in spacing):
-            raise UsageError("pixel_spacing_mm must be two positive and finite numbers, or None")
+        if spacing is not None and not all(0 < value <= _MOST_SPACING_MM for value in spacing):
+            raise UsageError("pixel_spacing_mm must be two numbers above 0, at most 100, or None")
         _check_pixels(self.pixels)
         _check_bits(self.pixels, self.bits_stored)
 

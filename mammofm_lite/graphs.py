@@ -64,7 +64,8 @@ class Graph:
         for names, port in self._outputs:
             array = np.array(self._request.get_tensor(port).data)
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise BundleError(f"{self._name}: output {names[0]!r} is not finite")
+                name = names[0] if names else "without name"
+                raise BundleError(f"{self._name}: output {name!r} is not finite")
             results.update(dict.fromkeys(names, array))
         return results
 

@@ -77,8 +77,21 @@ int read_threads(std::int32_t threads) {
     return threads == 0 ? available_cpus() : threads;
 }
 
-void check_pinned(const Bundle& bundle, const char* sha256) {
-    if (sha256 != nullptr && bundle.sha256 != sha256)
+/// The digits in lower case; empty for NULL.
+std::string read_pin(const char* sha256) {
+    constexpr std::size_t kDigits = 64;
+    if (sha256 == nullptr)
+        return "";
+    std::string pin(sha256, strnlen(sha256, kDigits + 1));
+    for (char& c : pin)
+        c = c >= 'A' && c <= 'F' ? static_cast<char>(c + ('a' - 'A')) : c;
+    if (pin.size() != kDigits || pin.find_first_not_of("0123456789abcdef") != std::string::npos)
+        fail_usage("bundle_sha256 must be 64 hexadecimal digits, or NULL");
+    return pin;
+}
+
+void check_pinned(const Bundle& bundle, const std::string& pin) {
+    if (!pin.empty() && bundle.sha256 != pin)
         fail_bundle("the bundle is not the one asked for: the SHA-256 of its bundle.json differs");
 }
 
@@ -160,8 +173,12 @@ const char* mfm_version(void) {
 }
 
 const char* mfm_openvino_version(void) {
-    static const std::string version = openvino_version();
-    return version.c_str();
+    try {
+        static const std::string version = openvino_version();
+        return version.c_str();
+    } catch (...) {  // for want of memory
+        return "";
+    }
 }
 
 mfm_status mfm_instruction_set(const char** name) {
@@ -182,8 +199,9 @@ mfm_status mfm_model_open(const char* path, const mfm_model_options* options, mf
         const mfm_model_options known =
             options != nullptr ? read_struct(options, "mfm_model_options") : mfm_model_options{};
         const int threads = read_threads(known.threads);
+        const std::string pin = read_pin(known.bundle_sha256);
         Bundle bundle = open_bundle(path);
-        check_pinned(bundle, known.bundle_sha256);
+        check_pinned(bundle, pin);
         auto opened = std::make_unique<mfm_model>(std::move(bundle), threads, known);
         const Bundle& verified = opened->engine.bundle();
         opened->stages({}).log(MFM_LOG_INFO, "opened bundle " + verified.name + " " +

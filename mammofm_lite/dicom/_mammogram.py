@@ -38,6 +38,7 @@ _OTHER_IMAGE_TYPES: Final = re.compile(
 )
 # A magnification stand gives 1.5 and more, a breast on the support at most about 1.2.
 _MAGNIFIED: Final = 1.4
+_MOST_SPACING_MM: Final = 100.0  # far beyond any detector; a larger one counts as none
 _PLAUSIBLE_MAGNIFICATION: Final = (1.0, 20.0)
 
 
@@ -457,7 +458,9 @@ def _pixel_spacing(header: Header) -> tuple[tuple[float, float] | None, str | No
 
 def _pair(values: tuple[str, ...]) -> tuple[float, float] | None:
     numbers = [number((value,)) for value in values]
-    if len(numbers) != 2 or not all(each is not None and each > 0 for each in numbers):
+    if len(numbers) != 2 or not all(
+        each is not None and 0 < each <= _MOST_SPACING_MM for each in numbers
+    ):
         return None
     return cast(tuple[float, float], tuple(numbers))
 

@@ -61,10 +61,10 @@ def numbered_marks(result: StudyResult) -> tuple[NumberedMark, ...]:
 
 
 def colours(result: StudyResult) -> Mapping[str, str]:
-    """A colour for every label that was searched for, the same as in the overlay pictures."""
+    """A colour for every label that was searched for, the same in all studies of a bundle."""
     found = result.localization
     marked = sorted({mark.label for mark in found.marks}) if found else []
-    names = dict.fromkeys([*marked, *(found.thresholds if found else ())])
+    names = dict.fromkeys([*(found.thresholds if found else ()), *marked])
     return {
         name: "#{:02x}{:02x}{:02x}".format(*MARK_COLOURS[i % len(MARK_COLOURS)])
         for i, name in enumerate(names)
@@ -227,14 +227,17 @@ class _View:
         return x1, y1, x2, y2
 
     def _tags(self) -> Iterator[Markup]:
-        """Number, label and score of every mark, beside its box and, if possible, on no other."""
+        """Number, label and score of every mark: on no other tag and few boxes, if possible."""
         found = colours(self.result)
         right = laterality(self.info.view) == "R"
+        boxes = [self._hung_box(item.mark.box_px) for item in self.marks]
         taken: list[Box] = []
         for item in self.marks:
             mark = item.mark
             text = f"{item.number} {plain_label(mark.label)} {mark.score:.2f}"
-            x, y, dy, area = self._tag_place(self._hung_box(mark.box_px), len(text), taken)
+            box = self._hung_box(mark.box_px)
+            others = [each for each in boxes if each != box]
+            x, y, dy, area = self._tag_place(box, len(text), taken, others)
             taken.append(area)
             place: dict[str, Value] = {"x": x, "y": y, "dy": f"{dy}em"}
             given: dict[str, Value] = {"data-mark": item.number, "data-label": mark.label}
@@ -243,7 +246,7 @@ class _View:
             yield element("text", {"class": "tag", **place, **shown, **given}, text)
 
     def _tag_place(
-        self, box: Box, length: int, taken: Sequence[Box]
+        self, box: Box, length: int, taken: Sequence[Box], others: Sequence[Box]
     ) -> tuple[float, float, float, Box]:
         """Anchor, shift in heights, and the area taken, of a tag that grows off the chest wall."""
         x1, y1, x2, y2 = box
@@ -257,9 +260,12 @@ class _View:
                 area = (left, bottom - 1.3 * height, left + width, bottom)
                 places.append((x, y, shift, area))
         inside = [place for place in places if place[3][1] >= self.hung.breast.y] or places
-        return next(
-            (place for place in inside if not any(_overlap(place[3], one) for one in taken)),
-            inside[0],
+        return min(
+            inside,
+            key=lambda place: (
+                any(_overlap(place[3], one) for one in taken),
+                sum(_overlap(place[3], one) for one in others),
+            ),
         )
 
     def _scale_bar(self) -> Markup | None:

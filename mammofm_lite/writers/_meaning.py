@@ -13,6 +13,7 @@ __all__ = [
     "marks_meaning",
     "plain_label",
     "risk_meaning",
+    "threshold_text",
 ]
 
 MARK_MEANING: Final = (
@@ -41,6 +42,11 @@ def label_title(label: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def threshold_text(value: float) -> str:
+    """A threshold to the digits that scores are shown with; `result.json` has all of them."""
+    return f"{value:.3g}"
+
+
 def label_meaning(spec: LabelSpec) -> str:
     """What a label of the diagnosis head answers, how views are combined, and what follows."""
     combined = f"{_OF_A_BREAST[spec.breast]}, {_OF_A_STUDY[spec.study]}."
@@ -65,16 +71,19 @@ def _consequence(spec: LabelSpec) -> str:
     if spec.threshold is None:
         return " The bundle sets no threshold, so it is neither yes nor no."
     asks = ", and a study that reaches it is suggested for recall" if spec.recall else ""
-    return f" It counts as yes from {spec.threshold:g} on{asks}."
+    return f" It counts as yes from {threshold_text(spec.threshold)} on{asks}."
 
 
 def marks_meaning(answer: LocalizationResult) -> str:
     """From which score on a mark is shown, and what the score is."""
     points = dict.fromkeys(answer.thresholds.values())
     if len(points) == 1:
-        shown = f"Marks of {answer.threshold:g} and above are shown."
+        shown = f"Marks of {threshold_text(answer.threshold)} and above are shown."
     else:
-        each = ", ".join(f"{plain_label(k)} {v:g}" for k, v in answer.thresholds.items())
+        each = ", ".join(
+            f"{plain_label(name)} {threshold_text(value)}"
+            for name, value in answer.thresholds.items()
+        )
         shown = f"Marks are shown from these scores on: {each}."
     return f"{shown} {MARK_MEANING}"
 

@@ -14,6 +14,7 @@ from ..prepare import PreparedView
 from ..progress import StageReporter
 from ..results import StudyResult, ViewInfo
 from ..views import STANDARD_VIEWS, ViewName
+from ._html_views import colours
 from ._overlay import reduced_image
 from ._picture import view_picture
 from .dicom import (
@@ -197,9 +198,8 @@ def _heat(result: StudyResult, info: ViewInfo) -> OverlayHeatmap | None:
 
 
 def _labels(result: StudyResult) -> tuple[str, ...]:
-    """Every label marked anywhere in the study, so that each has one colour in all views."""
-    found = result.localization
-    return tuple(sorted({mark.label for mark in found.marks})) if found else ()
+    """Every label that may be marked, so that each has the page's colour in all views."""
+    return tuple(colours(result))
 
 
 def _marks(result: StudyResult, info: ViewInfo) -> list[OverlayMark]:

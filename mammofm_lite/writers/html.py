@@ -97,7 +97,7 @@ def html_page(
         {},
         element("a", {"class": "skip", "href": "#suggestion"}, "Skip to the suggestion"),
         _header(result),
-        element("main", {}, _views(result, hung, pictures), _beside(result)),
+        element("main", {}, _views(result, hung, pictures), _beside(result), marks_section(result)),
         element("div", {"class": "below"}, _below(result, bundle)),
         element("script", {}, script),
     )
@@ -133,8 +133,8 @@ def _header(result: StudyResult) -> Markup:
         ("suggestion", "Suggestion"),
         ("report", "Report"),
         ("risk", "Risk"),
-        ("scores", "Scores"),
         ("marks", "Marks"),
+        ("scores", "Scores"),
         ("files", "Files"),
         ("model", "Model"),
     )
@@ -289,7 +289,6 @@ def _beside(result: StudyResult) -> Markup:
 
 def _below(result: StudyResult, bundle: Bundle) -> Iterator[Markup]:
     yield scores_section(result, bundle)
-    yield marks_section(result)
     yield _files(result)
     yield _model(result)
     yield _model_card(bundle)

@@ -13,7 +13,7 @@ from ..deviations import DEVIATIONS
 from ..results import LabelScore, Mark, ReportResult, StudyResult
 from ..views import Laterality, ViewName, laterality
 from ._hanging import HANGING
-from ._meaning import label_title, marks_meaning, plain_label, risk_meaning
+from ._meaning import label_title, marks_meaning, plain_label, risk_meaning, threshold_text
 from .text import operating_points, study_uid
 
 __all__ = ["report_text"]
@@ -148,8 +148,9 @@ def _score(score: LabelScore) -> str:
         return f"{score.value} (probability {score.probabilities[score.value or '']:.2f})"
     if score.threshold is None:
         return f"{score.probabilities['yes']:.3f} (no threshold is set)"
+    limit = threshold_text(score.threshold)
     where = "at or above" if score.value == "yes" else "below"
-    return f"{score.probabilities['yes']:.3f} ({where} the threshold of {score.threshold:g})"
+    return f"{score.probabilities['yes']:.3f} ({where} the threshold of {limit})"
 
 
 def _marks(result: StudyResult, side: Laterality) -> Iterator[str]:

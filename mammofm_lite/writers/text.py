@@ -15,7 +15,7 @@ from ..results import (
 )
 from ..views import Laterality, laterality
 from ._hanging import HANGING
-from ._meaning import plain_label
+from ._meaning import plain_label, threshold_text
 
 __all__ = ["header", "machine", "operating_points", "study_uid", "summary"]
 
@@ -113,7 +113,9 @@ class _Table:
         for index, score in enumerate(answer.study if answer else ()):
             assert answer is not None
             cells = [score, *(answer.breasts[side][index] for side in self._sides)]
-            note = "" if score.threshold is None else f"yes from {score.threshold:g} on"
+            note = (
+                "" if score.threshold is None else f"yes from {threshold_text(score.threshold)} on"
+            )
             yield plain_label(score.label), [_score(cell) for cell in cells], note
 
     def _marks(self) -> Iterator[_Row]:
@@ -124,7 +126,7 @@ class _Table:
             mine = [laterality(mark.view) for mark in answer.marks if mark.label == label]
             counts = [len(mine), *(mine.count(side) for side in self._sides)]
             cells = [f"{count} marks" if count != 1 else "1 mark" for count in counts]
-            yield plain_label(label), cells, f"scores from {threshold:g} on"
+            yield plain_label(label), cells, f"scores from {threshold_text(threshold)} on"
 
 
 def _score(score: LabelScore) -> str:
@@ -136,8 +138,10 @@ def _score(score: LabelScore) -> str:
 def operating_points(answer: LocalizationResult) -> str:
     """One number where all labels share it, and otherwise one for every label."""
     if len(set(answer.thresholds.values())) == 1:
-        return f"{answer.threshold:g}"
-    return ", ".join(f"{value:g} ({label})" for label, value in answer.thresholds.items())
+        return threshold_text(answer.threshold)
+    return ", ".join(
+        f"{threshold_text(value)} ({label})" for label, value in answer.thresholds.items()
+    )
 
 
 # -------------------- below it

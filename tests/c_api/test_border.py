@@ -159,8 +159,10 @@ VIEW_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "side": ({"laterality": 0}, "view 0: laterality is 0, allowed: 1, 2"),
     "projection": ({"projection": 3}, "view 0: projection is 3, allowed: 1, 2"),
     "photometric": ({"photometric": 0}, "view 0: photometric is 0, allowed: 1, 2"),
-    "spacing": ({"row_spacing_mm": -0.1}, "must be positive and finite, or both 0"),
-    "half": ({"row_spacing_mm": 0.0}, "must be positive and finite, or both 0"),
+    "spacing": ({"row_spacing_mm": -0.1}, "must be positive and at most 100, or both 0"),
+    "half": ({"row_spacing_mm": 0.0}, "must be positive and at most 100, or both 0"),
+    "absurd": ({"row_spacing_mm": 1e308}, "must be positive and at most 100, or both 0"),
+    "no number": ({"row_spacing_mm": float("nan")}, "must be positive and at most 100, or both 0"),
     "uid": ({"sop_instance_uid": b"NAME^PATIENT"}, "view 0: sop_instance_uid is not a UID: 1 to"),
     "padding": ({"has_padding": 1, "padding_low": 5}, "view 0: padding_low is above padding_high"),
 }
@@ -188,6 +190,9 @@ def test_a_study_that_makes_no_sense(
     assert refused(capi, lambda: c_model.run_struct(study)) == (
         capi.USAGE, "two views are L-CC; choose one of them",
     )  # fmt: skip
+    study.views = (c.POINTER(capi.View) * 1)()
+    study.view_count = 1
+    assert refused(capi, lambda: c_model.run_struct(study)) == (capi.USAGE, "view 0 is NULL")
     study.view_count = 5
     assert refused(capi, lambda: c_model.run_struct(study)) == (
         capi.USAGE, "view_count is 5, allowed 1 to 4",
@@ -344,6 +349,32 @@ def test_a_bundle_can_be_pinned(capi: ModuleType) -> None:
         capi.BUNDLE,
         "the bundle is not the one asked for: the SHA-256 of its bundle.json differs",
     )
+    capi.CModel(demo_bundle_path(), bundle_sha256=sha256.upper())
+    for pin in (b"", b"0" * 63, b"0" * 65, b"0" * 63 + b"g"):
+        assert refused(capi, lambda p=pin: capi.CModel(demo_bundle_path(), bundle_sha256=p)) == (
+            capi.USAGE, "bundle_sha256 must be 64 hexadecimal digits, or NULL",
+        )  # fmt: skip
+
+
+def test_an_output_without_name(bundle: Path, capi: ModuleType, phantom: list[ArrayView]) -> None:
+    """Nothing asks for it, so none need be given; what it holds is checked as any other."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    made = bundle / "made.xml"
+    graph = ov.Core().read_model(bundle / "head_diagnosis.xml")
+    graph.add_results([ops.result(ops.constant(np.float32([np.nan])))])
+    ov.save_model(graph, made, compress_to_fp16=False)
+    for suffix in (".xml", ".bin"):
+        path = made.with_suffix(suffix).rename(bundle / f"head_diagnosis{suffix}")
+        record = file_record(path)
+        _set("files", path.name, to={"bytes": record.bytes, "sha256": record.sha256})(bundle)
+    wanted = "head_diagnosis.xml: output 'without name' is not finite"
+    model = capi.CModel(bundle)
+    found = refused(capi, lambda: model.run(phantom[:1], heads=("diagnosis",)))
+    assert found == (capi.BUNDLE, wanted)
+    with pytest.raises(BundleError, match=wanted):
+        Model.load(bundle).infer(array_study(phantom[:1]), InferOptions(("diagnosis",)))
 
 
 def test_a_tokenizer_of_another_kind(

@@ -105,6 +105,24 @@ def test_cpp(tmp_path: Path, phantom: list[ArrayView]) -> None:
     assert found == one_view(phantom)
 
 
+def test_locales_of_the_host_change_nothing(
+    tmp_path: Path, phantom: list[ArrayView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs and JSON are read, and numbers written, as if the program had set none."""
+    if shutil.which("localedef"):  # needs the package locales; without it C++ alone has a comma
+        compiled = ["localedef", "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "de_DE.UTF-8")]
+        subprocess.run(compiled, capture_output=True, check=False)
+        monkeypatch.setenv("LOCPATH", str(tmp_path))
+    source = Path(__file__).with_name("locale.cpp")
+    run("g++", "-std=c++17", *STRICT, source, *flags(tmp_path), "-o", "locale", cwd=tmp_path)
+    (path, *_) = raw(phantom, tmp_path)
+    found = run(tmp_path / "locale", demo_bundle_path(), path, cwd=tmp_path)
+    before, after = found.split("\n", 1)[1].split("\0")
+    view = ArrayView(phantom[0].pixels, "L-CC", pixel_spacing_mm=(0.2, 0.2))
+    assert before == Model.load().infer(array_study([view])).to_json_text()
+    assert after == before
+
+
 def _java() -> bool:
     if not (shutil.which("javac") and shutil.which("java")):
         return False

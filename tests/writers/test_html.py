@@ -20,6 +20,7 @@ from mammofm_lite.errors import BundleError
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 from mammofm_lite.progress import StageReporter
 from mammofm_lite.results import HeadOutcome, LocalizationResult, Mark, StudyResult, YearRisk
+from mammofm_lite.writers._html_views import colours
 from mammofm_lite.writers._meaning import label_meaning
 from mammofm_lite.writers._risk_curve import risk_curve, scale_top
 from mammofm_lite.writers.folder import ResultFolder
@@ -279,6 +280,31 @@ def test_tags_do_not_cover_each_other(answered: Any) -> None:
     page = page_of(answered, dataclasses.replace(answered.result, heads=heads))
     places = [(given["y"], given["dy"]) for given in page.all("text", "tag")]
     assert len(set(places)) == 4
+
+
+def test_tags_keep_off_the_boxes_of_others(answered: Any) -> None:
+    """Above the small box lies the large one: its tag stands below."""
+    large = Mark("R-CC", "mass", 0.5, (200.0, 120.0, 380.0, 250.0), None)
+    small = Mark("R-CC", "mass", 0.9, (350.0, 260.0, 380.0, 280.0), None)
+    found = LocalizationResult(0.4, VIEWS, (small, large), {"mass": 0.4})  # type: ignore[arg-type]
+    heads = {**answered.result.heads, "localization": HeadOutcome("answered", None, None, found)}
+    page = page_of(answered, dataclasses.replace(answered.result, heads=heads))
+    tags = {given["data-mark"]: given for given in page.all("text", "tag")}
+    assert tags["1"]["y"] == "280"
+    assert tags["2"]["y"] == "120"
+
+
+def test_a_label_has_one_colour_in_all_studies(answered: Any) -> None:
+    """Whatever is marked: the bundle's order of labels decides."""
+    thresholds = {"mass": 0.4, "calcifications": 0.4}
+    mark = Mark("R-CC", "calcifications", 0.9, (350.0, 250.0, 380.0, 280.0), None)
+    seen = []
+    for marks in ((), (mark,), (mark, dataclasses.replace(mark, label="mass"))):
+        found = LocalizationResult(0.4, VIEWS, marks, thresholds)  # type: ignore[arg-type]
+        heads = {**answered.result.heads}
+        heads["localization"] = HeadOutcome("answered", None, None, found)
+        seen.append(dict(colours(dataclasses.replace(answered.result, heads=heads))))
+    assert seen[0] == seen[1] == seen[2]
 
 
 def test_what_is_stored_mirrored_is_turned_and_its_boxes_with_it(answered: Any) -> None:

@@ -510,3 +510,16 @@ def test_without_scripts(browser: Any, page_file: Path) -> None:
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     assert shown == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("width", "below"), [(1280, True), (1920, True), (900, False)])
+def test_marks_stand_below_the_views_where_there_is_room(
+    browser: Any, page_file: Path, width: int, below: bool
+) -> None:
+    """Beside the other answers; in one column all of them follow each other."""
+    browser.open(page_file, width)
+    views, marks, last = (rectangle(browser, f"#{name}") for name in ("views", "marks", "risk"))
+    assert abs(marks["left"] - views["left"]) < 1
+    assert (marks["top"] < last["bottom"]) is below
+    assert marks["top"] > views["bottom"]
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")

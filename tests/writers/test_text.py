@@ -24,6 +24,7 @@ HEADS = ("diagnosis", "localization", "prognosis", "report")
     ("thresholds", "text"),
     [
         ({"mass": 0.2}, "0.2"),
+        ({"mass": 0.195182}, "0.195"),
         ({"mass": 0.2, "calcifications": 0.2}, "0.2"),
         ({"mass": 0.3, "calcifications": 0.25}, "0.3 (mass), 0.25 (calcifications)"),
     ],
@@ -207,6 +208,7 @@ def test_many_marks_are_counted(answered: Any) -> None:
     [
         (LabelScore("x", {"yes": 0.5}, "yes", 0.4), "0.500 (at or above the threshold of 0.4)"),
         (LabelScore("x", {"yes": 0.25}, "no", 0.4), "0.250 (below the threshold of 0.4)"),
+        (LabelScore("x", {"yes": 0.25}, "no", 0.349183), "0.250 (below the threshold of 0.349)"),
         (LabelScore("x", {"yes": 0.25}, None, None), "0.250 (no threshold is set)"),
         (LabelScore("x", {"a": 0.75, "b": 0.25}, "a", None), "a (probability 0.75)"),
     ],

@@ -47,8 +47,10 @@ void require(const T* pointer, const char* name) {
 
 void check_struct_size(std::size_t size, const char* name);
 
-/// The caller's struct as this library knows it: what an older caller does not have is zero, and
-/// what a newer one sets and this library does not know is refused.
+/// The caller's struct as this library knows it. A field that is added must lie beyond the size
+/// that the struct had before, its tail padding included: nobody says what older callers have
+/// there. What an older caller does not have is zero, and what a newer one sets and this library
+/// does not know is refused.
 template <typename T>
 T read_struct(const T* given, const char* name) {
     static_assert(std::is_trivially_copyable_v<T>);

@@ -1,13 +1,12 @@
 #include "bundle.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
 #include <set>
 
+#include "descriptor.hpp"
 #include "failure.hpp"
 #include "json_read.hpp"
 #include "sha256.hpp"
@@ -61,15 +60,14 @@ bool is_version(const std::string& text) {
 // -------------------- files
 
 std::string sha256_of(const std::string& path, const std::string& name) {
-    int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (descriptor < 0)
+    const Descriptor file(path);
+    if (file.number() < 0)
         fail_bundle(name + " cannot be read as a regular file");
     Sha256 digest;
     std::unique_ptr<char[]> piece(new char[kChunk]);
     ssize_t count;
-    while ((count = read(descriptor, piece.get(), kChunk)) > 0)
+    while ((count = file.read_some(piece.get(), kChunk)) > 0)
         digest.update(piece.get(), static_cast<std::size_t>(count));
-    close(descriptor);
     if (count < 0)
         fail_bundle(name + " cannot be read as a regular file");
     return digest.hex();

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <openvino/core/op_extension.hpp>
+#include <unordered_set>
 
 #include "../attention_precision.hpp"
 #include "../instruction_set.hpp"
@@ -197,6 +198,11 @@ std::string stripped(const std::string& text) {
                : text.substr(first, text.find_last_not_of(blank) - first + 1);
 }
 
+/// One of an output's names; none need be given to an output that nothing asks for.
+std::string name_of(const std::unordered_set<std::string>& names) {
+    return names.empty() ? "without name" : *names.begin();
+}
+
 void check_finite(const std::string& name, const std::string& output, const ov::Tensor& tensor) {
     if (tensor.get_element_type() != ov::element::f32)
         return;
@@ -246,8 +252,7 @@ void check_graph(const std::string& file, const ov::Model& graph, const Contract
             return contract.inputs.count(name) > 0;
         });
         if (!fed)
-            fail_bundle(file + ": has an input " +
-                        in_quotes(names.empty() ? "without name" : *names.begin()) +
+            fail_bundle(file + ": has an input " + in_quotes(name_of(names)) +
                         " that nothing feeds" + kAnew);
     }
 }
@@ -271,7 +276,7 @@ Tensors Graph::run(const Tensors& inputs) {
         ov::Tensor copy(found.get_element_type(), found.get_shape());
         if (found.get_size() > 0)  // an empty one, of no box for example, has no memory to copy
             found.copy_to(copy);
-        check_finite(name_, *output.get_names().begin(), copy);
+        check_finite(name_, name_of(output.get_names()), copy);
         for (const std::string& name : output.get_names())
             results[name] = copy;
     }

@@ -13,6 +13,7 @@ namespace {
 constexpr std::int32_t kMaxSidePx = 32768;
 constexpr std::int64_t kMaxPixels = std::int64_t{1} << 27;
 constexpr std::size_t kLongestUid = 64;
+constexpr double kMostSpacingMm = 100;  // far beyond any detector; no product of it overflows
 constexpr std::uint32_t kAllHeads = (1u << MFM_HEAD_COUNT) - 1;
 
 std::string read_uid(const char* uid, const std::string& name) {
@@ -78,9 +79,9 @@ std::optional<std::array<double, 2>> read_spacing(const mfm_view& view, const st
     const double row = view.row_spacing_mm, column = view.column_spacing_mm;
     if (row == 0 && column == 0)
         return {};
-    if (!(row > 0 && column > 0 && std::isfinite(row) && std::isfinite(column)))
+    if (!(row > 0 && column > 0 && row <= kMostSpacingMm && column <= kMostSpacingMm))
         fail_usage(where +
-                   "row_spacing_mm and column_spacing_mm must be positive and finite, or "
+                   "row_spacing_mm and column_spacing_mm must be positive and at most 100, or "
                    "both 0");
     return std::array<double, 2>{row, column};
 }
@@ -96,7 +97,8 @@ std::optional<std::pair<std::int32_t, std::int32_t>> read_padding(const mfm_view
 
 ViewInput read_view(const mfm_view* given, std::size_t index) {
     const std::string where = "view " + std::to_string(index) + ": ";
-    require(given, where.c_str());
+    if (given == nullptr)
+        fail_usage("view " + std::to_string(index) + " is NULL");
     const mfm_view view = read_struct(given, "mfm_view");
     const mfm_laterality left = MFM_LEFT, right = MFM_RIGHT;
     check_one_of(view.laterality, left, right, where + "laterality");

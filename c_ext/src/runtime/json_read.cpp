@@ -1,13 +1,11 @@
 #include "json_read.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "descriptor.hpp"
 #include "failure.hpp"
 
 namespace mammofm {
@@ -173,22 +171,6 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     std::vector<Value*> stack_;
 };
 
-/// A file descriptor that closes itself.
-class Descriptor {
-  public:
-    explicit Descriptor(int number) : number_(number) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (number_ >= 0)
-            close(number_);
-    }
-    int number() const { return number_; }
-
-  private:
-    int number_;
-};
-
 std::string list(std::initializer_list<std::string_view> names) {
     std::string text;
     for (std::string_view name : names)
@@ -219,9 +201,7 @@ Value parse_json_object(std::string_view data, const std::string& name, Texts te
 
 std::string read_regular_file(const std::string& folder, const std::string& name,
                               std::size_t most_bytes) {
-    // NONBLOCK: a pipe in the file's place must not hang us.
-    Descriptor file(
-        open((folder + "/" + name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const Descriptor file(folder + "/" + name);
     if (file.number() < 0 && errno == ENOENT)
         fail_bundle(name + " is missing from the bundle");
     struct stat about;
@@ -232,9 +212,7 @@ std::string read_regular_file(const std::string& folder, const std::string& name
     std::string data;
     char piece[1 << 16];
     for (;;) {
-        ssize_t count = read(file.number(), piece, sizeof piece);
-        if (count < 0 && errno == EINTR)
-            continue;
+        const ssize_t count = file.read_some(piece, sizeof piece);
         if (count < 0)
             fail_bundle(name + " cannot be read as a regular file");
         if (count == 0)

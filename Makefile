@@ -77,9 +77,11 @@ $(FULL8): $(FULL)
 bench: $(VENV)/.bench $(FULL) $(FULL8) ## latency and memory, of the demo and the full-size bundle, and the peers beside them
 	$(BIN)/mammofm-lite bench
 	$(BIN)/mammofm-lite bench --bundle $(FULL)
-	$(BIN)/python benchmarks/peers.py $(FULL)
+	$(BIN)/python benchmarks/peers.py $(FULL) $(FULL8)
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/encoder.py $(FULL) $(FULL8)
+	$(BIN)/python benchmarks/scaling.py $(FULL) $(FULL8) --plot build/scaling.png
+	$(BIN)/mammofm-lite bench --bundle $(FULL8)
 
 # Stopped at any moment, the same command goes on. HOURS=0.1 tries it out.
 HOURS := 2.2

@@ -1,8 +1,9 @@
 """An encoder by our kernels beside OpenVINO's own: time, processor time, memory, and how far apart.
 
 Float and INT8 graphs of two bundles, in one process, in turn and in both orders, at every number
-of threads asked for; memory in a process of its own per row. `--blocks` times the INT8 encoder
-block by block: what OpenVINO's operations take that one TiledMBConv stands for.
+of threads asked for, the ratio of ours to OpenVINO's of the same precision; memory in a process of
+its own per row. `--blocks` times the INT8 encoder block by block: what OpenVINO's operations take
+that one TiledMBConv stands for.
 """
 
 import argparse
@@ -24,8 +25,9 @@ from mammofm_lite.bundle import Bundle
 from mammofm_lite.native import mbconv_kernel
 from mammofm_lite.tiling import tile
 
-ROWS: Final = ("OpenVINO float32", "OpenVINO INT8", "ours INT8")
+ROWS: Final = ("OpenVINO float32", "ours float32", "OpenVINO INT8", "ours INT8")
 BASE: Final = "OpenVINO INT8"
+"""Whose blocks are timed one by one. Every row is compared with OpenVINO's of its precision."""
 TILED: Final = "/tiled"
 
 
@@ -45,6 +47,10 @@ def picture(shape: Sequence[int]) -> np.ndarray:
     noise = np.random.default_rng(0).normal(0, 25, (height, width))
     image = np.where(inside, 120 + 60 * np.sin(40 * x) * np.cos(30 * y) + noise, 0)
     return image.clip(0, 255).astype(np.uint8)[None, None]
+
+
+def peer_of(row: str) -> str:
+    return row.replace("ours", "OpenVINO")
 
 
 def graph_of(row: str, options: argparse.Namespace) -> Path:
@@ -104,7 +110,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         found = {row: answers(request) for row, request in requests.items()}
         for row in ROWS:
             tables[str(threads)][row] |= {
-                f"cosine_{name}": cosine(found[BASE][name], array)
+                f"cosine_{name}": cosine(found[peer_of(row)][name], array)
                 for name, array in found[row].items()
             }
     return {
@@ -161,7 +167,7 @@ def text(report: dict[str, Any]) -> str:
             f"{threads} threads" + " " * 13 + "median s  least s  processor s   ratio  MiB",
         ]
         for row, values in table.items():
-            ratio = values["median_s"] / table[BASE]["median_s"]
+            ratio = values["median_s"] / table[peer_of(row)]["median_s"]
             lines.append(
                 f"  {row:<18}{values['median_s']:>10.3f}{values['least_s']:>9.3f}"
                 f"{values['processor_s']:>13.3f}{ratio:>8.2f}"

@@ -1,15 +1,16 @@
 """The full-size model against its peers, in one run on this machine.
 
-    python benchmarks/peers.py full.mfm [--study STUDY] [--repeats 5] [--threads N] [--json]
+    python benchmarks/peers.py full.mfm [full-int8.mfm] [--study STUDY] [--repeats 5] [--json]
 
-Three tables. The B5 encoder on one view at 1520x912, float32: PyTorch eager and compiled, ONNX
-Runtime, OpenVINO as it converts the network by itself, and this package's graph; peers take turns,
-in both orders, medians. A whole four-view study from DICOM to four answers: the reference's steps
-in PyTorch and OpenCV, and this package. Cold starts: the command's help and the bare import. Peak
-memory is that of a process of its own per peer, which loads the peer and runs it twice.
+Three tables. The B5 encoder on one view at 1520x912: PyTorch eager and compiled, ONNX Runtime,
+OpenVINO as it converts the network by itself, and this package; with an INT8 bundle also the INT8
+network of ONNX Runtime's own quantizer, and the bundle's by OpenVINO's kernels and ours. Peers take
+turns, in both orders, medians. A whole four-view study from DICOM to four answers: the reference's
+steps in PyTorch and OpenCV, and this package. Cold starts: the command's help and the bare import.
+Peak memory is that of a process of its own per peer, which loads the peer and runs it twice.
 
-Ratios are against PyTorch eager. Outputs are compared after the timing. Needs the extras export and
-bench.
+Ratios are against PyTorch eager. Outputs are compared after the timing: in float32 they must agree,
+of INT8 the cosine to PyTorch's features is told. Needs the extras export and bench.
 """
 
 import argparse
@@ -113,22 +114,79 @@ def stock_openvino(options: argparse.Namespace) -> Run:
 
 
 def ours(options: argparse.Namespace) -> Run:
+    return bundled(options.bundle, options.threads, tiled=True)
+
+
+def bundled(path: Path, threads: int, *, tiled: bool) -> Run:
     from mammofm_lite import Bundle
 
-    bundle = Bundle.open(options.bundle)
-    graphs = GraphStore(bundle, options.threads)
+    bundle = Bundle.open(path)
+    graphs = GraphStore(bundle, threads, tiled)
     graph = graphs.graph(bundle.encoders["clip"].model, StageReporter(None))
     image = picture()[None, None]
     return lambda: graph.run({"image": image})["pooled"]
 
 
+def onnx_runtime_int8(options: argparse.Namespace) -> Run:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    file = str(options.files / INT8_FILE)
+    session = onnxruntime.InferenceSession(file, settings, ["CPUExecutionProvider"])
+    x = normalise(picture())
+    return lambda: session.run(["pooled"], {"image": x})[0]
+
+
+def write_int8_file(folder: Path) -> None:
+    """By ONNX Runtime's own quantizer, as its guide has it for CPUs: QDQ, weights per channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Pictures(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._seeds = iter((SEED, SEED + 1))
+
+        def get_next(self) -> Any:
+            seed = next(self._seeds, None)
+            return None if seed is None else {"image": normalise(synthetic_image(*SIZE, seed))}
+
+    prepared = folder / "b5-prepared.onnx"
+    quant_pre_process(str(folder / "b5.onnx"), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared),
+        str(folder / INT8_FILE),
+        Pictures(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+def openvino_int8(options: argparse.Namespace) -> Run:
+    return bundled(options.int8_bundle, options.threads, tiled=False)
+
+
+def ours_int8(options: argparse.Namespace) -> Run:
+    return bundled(options.int8_bundle, options.threads, tiled=True)
+
+
+INT8_FILE: Final = "b5-int8.onnx"
 ENCODERS: Final[Mapping[str, Callable[[argparse.Namespace], Run]]] = {
     "PyTorch eager": eager,
     "PyTorch compiled": compiled,
     "ONNX Runtime": onnx_runtime,
     "OpenVINO, stock": stock_openvino,
     "mammofm-lite": ours,
+    "ONNX Runtime, INT8": onnx_runtime_int8,
+    "OpenVINO, INT8": openvino_int8,
+    "mammofm-lite, INT8": ours_int8,
 }
+
+
+def encoders_of(options: argparse.Namespace) -> dict[str, Callable[[argparse.Namespace], Run]]:
+    """Those that can be loaded: the last three need an INT8 bundle."""
+    return {n: load for n, load in ENCODERS.items() if options.int8_bundle or "INT8" not in n}
 
 
 # -------------------- the whole study
@@ -167,18 +225,23 @@ def interleaved(peers: Mapping[str, Run], repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def check_equal(peers: Mapping[str, Run]) -> None:
-    answers = {name: run() for name, run in peers.items()}
+def agreement(peers: Mapping[str, Run]) -> dict[str, float]:
+    """Cosine of each peer's features to PyTorch's; float32 must be the same."""
+    answers = {name: run().ravel().astype(np.float64) for name, run in peers.items()}
     truth = next(iter(answers.values()))
     for name, answer in answers.items():
         error = np.abs(answer - truth).max() / truth.std()
-        if not error <= TOLERANCE:
+        if "INT8" not in name and not error <= TOLERANCE:
             raise SystemExit(f"{name} differs from PyTorch by {error:.1e}: nothing is measured")
+    norms = {name: np.linalg.norm(answer) for name, answer in answers.items()}
+    length = np.linalg.norm(truth)
+    return {name: float(a @ truth / (norms[name] * length)) for name, a in answers.items()}
 
 
 def peak_of_process(kind: str, name: str, options: argparse.Namespace) -> float:
     """Of a new process that loads one peer and runs it twice."""
-    command = [sys.executable, __file__, str(options.bundle), "--study", str(options.study)]
+    bundles = [str(path) for path in (options.bundle, options.int8_bundle) if path]
+    command = [sys.executable, __file__, *bundles, "--study", str(options.study)]
     command += ["--threads", str(options.threads), "--files", str(options.files)]
     command += ["--only", kind, name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -203,9 +266,9 @@ def cold_start_s(arguments: tuple[str, ...], repeats: int) -> float:
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
-    encoders = {name: load(options) for name, load in ENCODERS.items()}
+    encoders = {name: load(options) for name, load in encoders_of(options).items()}
     encoder_s = interleaved(encoders, options.repeats)
-    check_equal(encoders)
+    cosines = agreement(encoders)
     encoders.clear()
     studies = {name: load(options) for name, load in STUDIES.items()}
     study_s = interleaved(studies, max(options.repeats // 2, 1))
@@ -215,6 +278,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "instruction_set": instruction_set(),
         "versions": versions(),
         "encoder": table_of("encoder", encoder_s, options),
+        "cosine_to_pytorch": cosines,
         "study": table_of("study", study_s, options),
         "cold_start_s": {name: cold_start_s(a, options.repeats) for name, a in COLD.items()},
     }
@@ -255,7 +319,7 @@ def text(report: dict[str, Any]) -> str:
         named,
     ]
     for kind, title in (
-        ("encoder", f"B5 encoder, one view of {SIZE[0]} x {SIZE[1]}, float32"),
+        ("encoder", f"B5 encoder, one view of {SIZE[0]} x {SIZE[1]}"),
         ("study", "four-view study, DICOM to four answers"),
     ):
         lines += ["", f"{title:<46}{'median s':>9}{'speed-up':>10}{'peak MiB':>10}"]
@@ -263,6 +327,7 @@ def text(report: dict[str, Any]) -> str:
             lines.append(
                 f"  {name:<44}{row['median_s']:>9.3f}{row['speed_up']:>10.2f}"
                 f"{row['peak_memory_mib']:>10.0f}"
+                + (f"  cosine {report['cosine_to_pytorch'][name]:.4f}" if "INT8" in name else "")
             )
     lines += ["", "cold start"]
     lines += [f"  {name:<44}{value:>9.3f}" for name, value in report["cold_start_s"].items()]
@@ -272,6 +337,7 @@ def text(report: dict[str, Any]) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path, help="made by export/recipes/full-synthetic.toml")
+    parser.add_argument("int8_bundle", type=Path, nargs="?", help="quantized from it")
     parser.add_argument("--study", type=Path, help="default: a phantom")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -293,6 +359,8 @@ def main() -> None:
             return
         options.files = Path(folder)
         write_files(options.files)
+        if options.int8_bundle:
+            write_int8_file(options.files)
         report = measured(options)
     print(json.dumps(report, indent=2) if options.json else text(report))
 

@@ -250,7 +250,8 @@ def main() -> None:
         clip = {"x": 0, "y": 0, "width": 1440, "height": 1330, "scale": 1}
         shown = browser.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         shot = Image.open(BytesIO(base64.b64decode(shown["data"]))).convert("RGB")
-        shot.quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+        few = shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)
     finally:
         browser.close()
 

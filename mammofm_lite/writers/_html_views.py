@@ -169,6 +169,7 @@ class _View:
                 "role": "img",
                 "aria-label": title,
             },
+            self._trim(),
             element("g", {"transform": self._transform()}, self._image(), self._outlines()),
             self._tags(),
             self._scale_bar(),
@@ -191,9 +192,25 @@ class _View:
                 "height": self.info.rows,
                 "preserveAspectRatio": "none",
                 "filter": "url(#grey)",
+                "clip-path": f"url(#trim-{self.info.view})",
                 "href": f"data:image/png;base64,{data}",
             },
         )
+
+    def _trim(self) -> Markup:
+        """What is seen of the picture until whole images are asked for.
+
+        The place on the screen may be wider than the window, and would show half a side marker.
+        """
+        shown = self.hung.breast
+        x1, y1, x2, y2 = self._hung_box(
+            (shown.x, shown.y, shown.x + shown.width, shown.y + shown.height)
+        )
+        place: dict[str, Value] = {
+            "x": round(x1, 2), "y": round(y1, 2),
+            "width": round(x2 - x1, 2), "height": round(y2 - y1, 2),
+        }  # fmt: skip
+        return element("clipPath", {"id": f"trim-{self.info.view}"}, element("rect", place))
 
     def _outlines(self) -> Iterator[Markup]:
         for x1, x2 in self.info.geometry.column_runs:

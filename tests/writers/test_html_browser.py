@@ -280,7 +280,8 @@ def test_the_window_is_the_one_it_says(browser: Any, answered: Any, tmp_path: Pa
         "const e = document.getElementById(id); e.value = value;"
         "e.dispatchEvent(new Event('input')); }"
         "document.querySelectorAll('.box, .rim, .tag, .scale, .corner')"
-        ".forEach((e) => e.remove())"
+        ".forEach((e) => e.remove());"
+        "document.querySelector('[data-view=L-CC] image').removeAttribute('clip-path')"
     )
     image = rectangle(browser, "[data-view=L-CC] image")
     shot = Image.open(BytesIO(browser.screenshot())).convert("L")
@@ -523,3 +524,31 @@ def test_marks_stand_below_the_views_where_there_is_room(
     assert (marks["top"] < last["bottom"]) is below
     assert marks["top"] > views["bottom"]
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_nothing_beside_the_window_is_seen_until_it_is_asked_for(
+    browser: Any, page_file: Path
+) -> None:
+    """A wide screen has room beside the window, where half a side marker would stand."""
+    browser.open(page_file, 2400, 900)
+    drawn = "document.querySelectorAll('.box, .rim, .tag, .scale, .corner')"
+    browser.run(f"{drawn}.forEach((e) => e.remove())")
+    at = "[data-view=R-MLO] .viewer"
+
+    def brightest_beside() -> int:
+        pixels = np.asarray(Image.open(BytesIO(browser.screenshot(at))).convert("L"))
+        columns = pixels.shape[1]
+        home = view_box(browser, "R-MLO")
+        shown = browser.run(
+            "document.querySelector('[data-view=R-MLO] svg').getBoundingClientRect().height"
+        )
+        beside = columns - round(home[2] * shown / home[3])
+        assert beside > 50
+        return int(pixels[:, : beside - 5].max())
+
+    assert brightest_beside() == 0
+    browser.click("#whole")
+    image = "document.querySelector('[data-view=R-MLO] .pixels').getAttribute('clip-path')"
+    assert browser.run(image) is None
+    browser.click("#whole")
+    assert browser.run(image) == "url(#trim-R-MLO)"

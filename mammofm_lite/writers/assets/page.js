@@ -104,7 +104,13 @@
       this.draw();
     }
 
-    whole(on) { this.home = on ? this.homes.whole : this.homes.breast; this.fit(); }
+    whole(on) {
+      this.home = on ? this.homes.whole : this.homes.breast;
+      const image = this.svg.querySelector(".pixels");
+      if (on) image.removeAttribute("clip-path");
+      else image.setAttribute("clip-path", `url(#trim-${this.name})`);
+      this.fit();
+    }
 
     show(x, y, width, height) {
       this.fit();

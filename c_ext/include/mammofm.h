@@ -202,7 +202,7 @@ typedef struct mfm_view {
     mfm_photometric photometric;
     double rescale_slope; /* the linear Modality LUT; a slope of 0 stands for 1 */
     double rescale_intercept;
-    double row_spacing_mm; /* distance of rows, then of columns, at the breast; both 0: unknown */
+    double row_spacing_mm; /* of rows, then of columns, at the breast, to 100; both 0: unknown */
     double column_spacing_mm;
     const char* sop_instance_uid; /* NULL: unknown; stands in the result, so that views can be told
                                      apart */

@@ -510,6 +510,7 @@ FACTOR = "EstimatedRadiographicMagnificationFactor"
         ({"PixelSpacing": [0.09, 0.045], "ImagerPixelSpacing": None}, None, None),
         ({"ImagerPixelSpacing": None}, None, None),
         ({"ImagerPixelSpacing": ["0.1", "0"]}, None, None),
+        ({"ImagerPixelSpacing": ["1e300", "0.1"]}, None, None),
         ({"ImagerPixelSpacing": "0.1"}, None, None),
         ({"ImagerPixelSpacing": ["0.1", "-0.1"]}, None, None),
     ],

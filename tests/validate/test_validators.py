@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import dicom_cases
 import tools
 from run import own_checks, written
+
+from mammofm_lite.phantom import write_phantom
 
 Complaints = dict[str, list[str]]
 
@@ -95,6 +98,20 @@ def test_sent_and_fetched(name: str, everything: Written, tmp_path: Path) -> Non
     need(name)
     send = {"storescp": tools.storescp, "Orthanc": tools.orthanc}[name]
     assert send(everything.objects, tmp_path) == []
+
+
+def test_what_the_command_line_writes(run: Any, tmp_path: Path) -> None:
+    """Of the demonstration bundle's own answers, on a phantom with a cancer that it marks."""
+    need("dciodvfy")
+    need("dsrdump")
+    write_phantom(tmp_path / "study", seed=23)
+    done = run("infer", tmp_path / "study", "-o", tmp_path / "out", "--write", "cad-sr,sr,gsps")
+    assert done.returncode == 0, done.stderr
+    paths = sorted((tmp_path / "out").glob("*.dcm"))
+    assert len(paths) == 6
+    assert complaints(tools.dciodvfy, paths) == {}
+    reports = [path for path in paths if path.name.endswith("sr.dcm")]
+    assert complaints(tools.dsrdump, reports) == {}
 
 
 # -------------------- the programs complain where they should

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pydicom
 
+# Debian has it among the programs of the administrator, which are not in everybody's PATH.
+ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 PIXELMED = Path("/usr/share/java/pixelmed.jar")
 # Without these limits Java 17 gives up on the templates' size.
 JAVA_OPTIONS = (
@@ -51,7 +53,7 @@ TOOLS = (
     Tool("dcmp2pgm", "dcmtk", ("dcmp2pgm",)),
     Tool("pixelmed", "pixelmed-apps default-jdk-headless", ("javac", str(PIXELMED))),
     Tool("storescp", "dcmtk", ("storescu", "storescp")),
-    Tool("Orthanc", "orthanc", ("storescu", "Orthanc")),
+    Tool("Orthanc", "orthanc", ("storescu", ORTHANC)),
 )
 
 
@@ -236,7 +238,7 @@ def orthanc(sent: list[Path], scratch: Path) -> list[str]:
     dicom_port, http_port = free_port(), free_port()
     settings = scratch / "orthanc.json"
     settings.write_text(json.dumps(_orthanc_settings(scratch, dicom_port, http_port)))
-    with _running("Orthanc", settings, log=scratch / "orthanc.log") as process:
+    with _running(ORTHANC, settings, log=scratch / "orthanc.log") as process:
         _wait_for(http_port, process)
         for _ in range(2):
             status, text = run(

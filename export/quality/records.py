@@ -33,9 +33,10 @@ _KINDS: Final = (
     "focal_asymmetry",
     "intramammary_lymph_node",
 )
-# A mass that one view alone shows is reported as an asymmetry.
+# What one view alone shows of a mass or a focal asymmetry is reported as an asymmetry.
 _SAME_FINDING: Final[Mapping[str, frozenset[str]]] = {
-    "mass": frozenset({"mass", "asymmetry", "focal_asymmetry"})
+    "mass": frozenset({"mass", "asymmetry", "focal_asymmetry"}),
+    "focal_asymmetry": frozenset({"focal_asymmetry", "asymmetry"}),
 }
 
 

@@ -18,10 +18,14 @@ from .diagnosis import recall_basis
 __all__ = ["report_flags"]
 
 _SIDES: Final[Mapping[Laterality, str]] = {"R": "right", "L": "left"}
-# What a mark of this label may be called in a report; of a single view a mass is an asymmetry.
+# What a mark of this label may be called in a report; in a single view a mass and a focal asymmetry
+# are an asymmetry.
 _KINDS: Final[Mapping[str, frozenset[str]]] = {
     "mass": frozenset({"mass", "asymmetry", "focal_asymmetry"}),
     "calcifications": frozenset({"calcifications"}),
+    "architectural_distortion": frozenset({"architectural_distortion"}),
+    "focal_asymmetry": frozenset({"focal_asymmetry", "asymmetry"}),
+    "intramammary_lymph_node": frozenset({"intramammary_lymph_node"}),
 }
 
 
@@ -31,7 +35,7 @@ def report_flags(
     """Compare a report with the heads that answered.
 
     Recall against the diagnosis head's recall labels, composition against its ``density`` label,
-    masses and calcifications of a breast against the marks in its views. A head that did not
+    findings of a breast against the marks in its views, label by label. A head that did not
     answer, or does not know a term, cannot disagree.
     """
     flags: list[ReportFlag] = []
@@ -86,7 +90,7 @@ def _against_marks(
         if term in kinds and side not in marked:
             yield ReportFlag(
                 "finding_without_mark",
-                f"the report describes {term} in the {_SIDES[side]} breast; "
+                f"the report describes {_in_words(term)} in the {_SIDES[side]} breast; "
                 f"the localization head marks no {label} there",
             )
         if side in marked and not kinds & _KINDS[term]:
@@ -99,7 +103,11 @@ def _against_marks(
 
 def _term(label: str) -> str | None:
     """The report's term for a label of the localization head, if there is one."""
-    words = label.lower().replace("_", " ")
-    if words == "mass":
-        return "mass"
-    return "calcifications" if "calcification" in words else None
+    words = _in_words(label.lower())
+    if "calcification" in words:
+        return "calcifications"
+    return next((term for term in _KINDS if _in_words(term) == words), None)
+
+
+def _in_words(term: str) -> str:
+    return term.replace("_", " ")

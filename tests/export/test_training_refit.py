@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +14,13 @@ from mammofm_lite import Model
 from mammofm_lite.bundle import DESCRIPTION, Bundle, demo_bundle_path
 from mammofm_lite.dicom import read_study
 from mammofm_lite.errors import ExportError
-from mammofm_lite.export.part import run_graph
-from mammofm_lite.export.training.points import Calibration, calibration
-from mammofm_lite.export.training.refit import GraphEncoder, Refit, _rescale
+from mammofm_lite.export.training.points import calibration
+from mammofm_lite.export.training.refit import GraphEncoder, Refit
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 from mammofm_lite.views import STANDARD_VIEWS
 
 REPORT = {f"head_report_{name}.{kind}" for name in ("fusion", "decoder") for kind in ("xml", "bin")}
-SMALL: Any = {"hours": 1e-4, "studies": 2, "checked": 3, "cores": 1}
-DIAGNOSIS = {"head_diagnosis.xml", "head_diagnosis.bin"}
+SMALL: Any = {"hours": 1e-4, "studies": 2, "cores": 1}
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +40,11 @@ def test_only_the_report_is_another(refitted: tuple[Path, list[str]]) -> None:
     path, told = refitted
     before, after = Bundle.open(demo_bundle_path()), Bundle.open(path)
     changed = {name for name in before.files if before.files[name] != after.files.get(name)}
-    assert changed >= {name for name in REPORT | DIAGNOSIS if name.endswith(".bin")}
-    assert changed <= REPORT | DIAGNOSIS | {"grammar.json", "tokenizer.json"}
+    assert changed >= {name for name in REPORT if name.endswith(".bin")}
+    assert changed <= REPORT | {"grammar.json", "tokenizer.json"}
     description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     taught = description["provenance"]["head report"]["taught_on"]
     assert taught == {"bundle": before.sha256, "studies": 2}
-    malignancy = description["provenance"]["head diagnosis"]["malignancy"]
-    assert malignancy["calibrated_on"]["studies"] == 3
     differences = description["self_check"]["head report"]["largest_relative_difference"]
     assert differences["logits"] < 1e-4
     assert any(line.startswith("features: 2 of 2") for line in told)
@@ -64,24 +59,7 @@ def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:
     assert new.report is not None
     assert set(new.report.report.breasts) == {"L", "R"}
     assert new.localization == old.localization
-    description = json.loads((refitted[0] / DESCRIPTION).read_text(encoding="utf-8"))
-    label = description["heads"]["diagnosis"]["members"][0]["labels"][0]
-    (malignancy,) = (one for one in new.diagnosis.study if one.label == "malignancy")
-    assert malignancy.threshold == label["threshold"]
-
-
-def test_a_line_is_folded_into_the_classifier(tmp_path: Path) -> None:
-    """Of its one logit; the classes of the other label stay as they are."""
-    for name in DIAGNOSIS:
-        shutil.copyfile(demo_bundle_path() / name, tmp_path / name)
-    pooled = np.random.default_rng(0).standard_normal((1, 1280)).astype(np.float32)
-    path = tmp_path / "head_diagnosis.xml"
-    before = run_graph(str(path), {"pooled": pooled})["probabilities"][0]
-    _rescale(path, Calibration(0.5, -0.3, 0.4))
-    after = run_graph(str(path), {"pooled": pooled})["probabilities"][0]
-    logit = np.log(before[0] / (1 - before[0]))
-    assert after[0] == pytest.approx(1 / (1 + np.exp(0.3 - 0.5 * logit)), abs=1e-3)
-    np.testing.assert_array_equal(after[1:], before[1:])
+    assert new.diagnosis == old.diagnosis
 
 
 def test_the_encoder_is_that_of_the_runtime() -> None:

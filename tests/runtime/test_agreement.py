@@ -27,6 +27,7 @@ LABELS = (
     LabelSpec("malignancy", "binary", (), 0.5, "mean", "max", True),
     LabelSpec("density", "categorical", tuple("abcd"), None, "mean", "highest_class", False),
 )
+OTHERS = ("architectural distortion", "Focal_Asymmetry", "intramammary_lymph_node")
 BUNDLE = SimpleNamespace(
     diagnosis=DiagnosisSpec(
         tuple(DiagnosisMember(f"{label.name}.xml", "e", (label,)) for label in LABELS)
@@ -35,6 +36,7 @@ BUNDLE = SimpleNamespace(
         (
             LocalizationMember("l1.xml", "e", ("mass",), 0.2),
             LocalizationMember("l2.xml", "f", ("Suspicious Calcification", "scar"), 0.3),
+            LocalizationMember("l3.xml", "f", OTHERS, 0.3),
         )
     ),
 )
@@ -98,6 +100,25 @@ def test_agreement_is_silent() -> None:
             "mark_without_finding",
             "marks Suspicious Calcification in the left breast",
         ),
+        (
+            report(("architectural_distortion",)),
+            outcomes(),
+            "finding_without_mark",
+            "describes architectural distortion in the right breast; the localization head marks "
+            "no architectural distortion there",
+        ),
+        (
+            report(),
+            outcomes(marks=[("L-CC", "intramammary_lymph_node")]),
+            "mark_without_finding",
+            "marks intramammary_lymph_node in the left breast",
+        ),
+        (
+            report(),
+            outcomes(marks=[("R-CC", "Focal_Asymmetry")]),
+            "mark_without_finding",
+            "marks Focal_Asymmetry in the right breast",
+        ),
     ],
 )
 def test_each_disagreement(written, answered, code: str, words: str) -> None:
@@ -107,7 +128,8 @@ def test_each_disagreement(written, answered, code: str, words: str) -> None:
 
 
 def test_a_mark_may_be_called_an_asymmetry() -> None:
-    assert codes(report(("asymmetry",)), outcomes(marks=[("R-CC", "mass")])) == []
+    for label in ("mass", "Focal_Asymmetry"):
+        assert codes(report(("asymmetry",)), outcomes(marks=[("R-CC", label)])) == []
 
 
 def test_a_breast_that_was_not_searched_cannot_disagree() -> None:

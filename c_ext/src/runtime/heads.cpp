@@ -195,12 +195,29 @@ std::string lowered(std::string text) {
     return text;
 }
 
+/// What a mark may be called in a report, by the report's own term; in a single view a mass and a
+/// focal asymmetry are an asymmetry.
+const std::map<std::string, std::set<std::string>>& names_of_marks() {
+    static const std::map<std::string, std::set<std::string>> all = {
+        {"mass", {"mass", "asymmetry", "focal_asymmetry"}},
+        {"calcifications", {"calcifications"}},
+        {"architectural_distortion", {"architectural_distortion"}},
+        {"focal_asymmetry", {"focal_asymmetry", "asymmetry"}},
+        {"intramammary_lymph_node", {"intramammary_lymph_node"}},
+    };
+    return all;
+}
+
 /// The report's term for a label of the localization head; empty if there is none.
 std::string term_of(const std::string& label) {
     const std::string words = lowered(label);
-    if (words == "mass")
-        return "mass";
-    return words.find("calcification") != std::string::npos ? "calcifications" : "";
+    if (words.find("calcification") != std::string::npos)
+        return "calcifications";
+    for (const auto& [term, names] : names_of_marks()) {
+        if (lowered(term) == words)
+            return term;
+    }
+    return "";
 }
 
 void flags_against_diagnosis(const Bundle& bundle, const DiagnosisResult& diagnosis,
@@ -230,10 +247,7 @@ void flags_against_marks(const std::string& label, const LocalizationResult& fou
     const std::string term = term_of(label);
     if (term.empty())
         return;
-    // Of a single view a mass is an asymmetry.
-    const std::set<std::string> names =
-        term == "mass" ? std::set<std::string>{"mass", "asymmetry", "focal_asymmetry"}
-                       : std::set<std::string>{"calcifications"};
+    const std::set<std::string>& names = names_of_marks().at(term);
     for (std::size_t side : {1, 0}) {
         bool searched = std::any_of(found.views_searched.begin(), found.views_searched.end(),
                                     [&](std::size_t view) { return side_of(view) == side; });
@@ -250,7 +264,7 @@ void flags_against_marks(const std::string& label, const LocalizationResult& fou
         const std::string breast = std::string(kSideWords[side]) + " breast";
         if (described && !marked)
             flags.push_back({"finding_without_mark",
-                             "the report describes " + term + " in the " + breast +
+                             "the report describes " + lowered(term) + " in the " + breast +
                                  "; the localization head marks no " + label + " there"});
         if (marked && !named)
             flags.push_back({"mark_without_finding", "the localization head marks " + label +

@@ -657,6 +657,24 @@ def test_a_report_begins_with_what_cells_say(network: DemoNetwork) -> None:
     torch.testing.assert_close(token[..., : len(DENSE_CLASSES)], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_report_begins_with_places(network: DemoNetwork) -> None:
+    """Row, column, side and projection of every cell can be read off its token."""
+    start_report(network)
+    config = network.report.config
+    with torch.no_grad():
+        places = network.report._places()[:, -12:] / 1.5
+    places = places.reshape(2, 2, config.rows, config.columns, 12)  # side, projection
+    rows, columns = places[..., 0], places[..., 5]
+    ramp = torch.linspace(-1, 1, config.rows)[:, None].expand(config.rows, config.columns)
+    torch.testing.assert_close(rows, ramp.expand_as(rows))
+    ramp = torch.linspace(-1, 1, config.columns).expand(config.rows, config.columns)
+    torch.testing.assert_close(columns, ramp.expand_as(columns))
+    assert (places[0, ..., 10] == -1).all()
+    assert (places[1, ..., 10] == 1).all()
+    assert (places[:, 0, ..., 11] == -1).all()
+    assert (places[:, 1, ..., 11] == 1).all()
+
+
 def test_a_logit_is_stretched_to_what_is_wanted() -> None:
     """Answers drawn at 3 x + 1 are fitted by that line."""
     dice = torch.Generator().manual_seed(0)

@@ -71,16 +71,21 @@ def test_the_operation_refuses_too(start_attention: Callable[[str], Any]) -> Non
 CPU_WITHOUT_AVX512 = """
 #include "instruction_set.hpp"
 #include "tiled_attention_kernel.hpp"
+#include "tiled_mbconv_f32_kernel.hpp"
 #include <cstdio>
 namespace mammofm {
 const TiledAttentionKernel portable::tiled_attention_kernel{};
 const TiledAttentionInt8Kernel portable::tiled_attention_int8_kernel{};
+const MbConvF32Kernel portable::mbconv_f32_kernel{};
 const TiledAttentionKernel avx2::tiled_attention_kernel{};
 const TiledAttentionInt8Kernel avx2::tiled_attention_int8_kernel{};
+const MbConvF32Kernel avx2::mbconv_f32_kernel{};
 const TiledAttentionKernel avx512::tiled_attention_kernel{};
 const TiledAttentionInt8Kernel avx512::tiled_attention_int8_kernel{};
+const MbConvF32Kernel avx512::mbconv_f32_kernel{};
 const TiledAttentionKernel avx512_vnni::tiled_attention_kernel{};
 const TiledAttentionInt8Kernel avx512_vnni::tiled_attention_int8_kernel{};
+const MbConvF32Kernel avx512_vnni::mbconv_f32_kernel{};
 }
 int main() {
     const auto& selected = mammofm::selected_instruction_set();

@@ -175,7 +175,7 @@ int main() {
     __sanitizer_install_malloc_and_free_hooks(
         [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
     const mammofm::InstructionSet kernels{"", &mammofm::ISA::tiled_attention_kernel,
-                                          &mammofm::ISA::tiled_attention_int8_kernel, ""};
+                                          &mammofm::ISA::tiled_attention_int8_kernel, nullptr, ""};
     const std::size_t scratch = kernels.kernel->scratch_floats(mammofm::kMaxDepth) +
                                 kernels.int8_kernel->scratch_floats(mammofm::kMaxDepth);
     unsigned failed = scratch * sizeof(float) <= 2'000'000 ? 0 : 1, seed = 0;

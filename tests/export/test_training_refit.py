@@ -28,9 +28,7 @@ def refitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     folder: Path = tmp_path_factory.mktemp("refit")
     told: list[str] = []
     bundle = Bundle.open(demo_bundle_path())
-    refit = Refit(
-        bundle, folder / "work", hours=1e-4, studies=2, checked=3, cores=1, tell=told.append
-    )
+    refit = Refit(bundle, folder / "work", hours=1e-4, studies=2, cores=1, tell=told.append)
     (folder / "work").mkdir()
     made = refit.run(folder / "new.mfm", force=False)
     return made.path, told
@@ -85,9 +83,7 @@ def test_other_bundles_are_refused(tmp_path: Path) -> None:
     spec = dataclasses.replace(bundle.preprocessing, height=672)
     other = dataclasses.replace(bundle, preprocessing=spec)
     for odd, message in ((without, "has no report head"), (other, "prepares pictures otherwise")):
-        refit = Refit(
-            odd, tmp_path, hours=1e-4, studies=2, checked=3, cores=1, tell=lambda line: None
-        )
+        refit = Refit(odd, tmp_path, hours=1e-4, studies=2, cores=1, tell=lambda line: None)
         with pytest.raises(ExportError, match=message):
             refit.run(tmp_path / "new.mfm", force=False)
     assert not (tmp_path / "new.mfm").exists()

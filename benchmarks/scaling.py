@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from encoder import graph_of, picture
+from encoder import ROWS, graph_of, picture
 
 from mammofm_lite._openvino import OPENVINO_VERSION, cpu_properties, make_core, opset, ov
 from mammofm_lite.bench import peak_memory_mib
@@ -27,7 +27,6 @@ from mammofm_lite.graph_match import consumers
 from mammofm_lite.native import mbconv_kernel
 from mammofm_lite.tiling import tile
 
-ROWS: Final = ("OpenVINO float32", "ours float32", "OpenVINO INT8", "ours INT8")
 SIZES: Final = ((912, 544), (1520, 912), (2272, 1376), (3072, 2048), (4096, 3328))
 """Rows and columns; the last are a whole detector's."""
 

@@ -1,7 +1,8 @@
 """Parts of a graph, where they have a known form: for passes that replace them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ __all__ = [
     "OtherFormError",
     "after",
     "before",
+    "blocks_of",
     "constant",
     "constant_node",
     "consumers",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+_Block = TypeVar("_Block")
 
 
 class OtherFormError(Exception):
@@ -176,3 +179,13 @@ def pooled_axes(mean: Any) -> Any:
 def f32_output(values: Array) -> Any:
     """The output of a new constant."""
     return opset.constant(np.ascontiguousarray(values, np.float32)).output(0)
+
+
+def blocks_of(model: Any, match: Callable[[Any], _Block]) -> Iterator[_Block]:
+    """What `match` finds at each depthwise convolution that it knows the surroundings of."""
+    for op in model.get_ordered_ops():
+        if op.get_type_name() == "GroupConvolution":
+            try:
+                yield match(op)
+            except OtherFormError:
+                continue

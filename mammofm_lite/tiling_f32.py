@@ -13,6 +13,7 @@ from .graph_match import (
     OtherFormError,
     after,
     before,
+    blocks_of,
     constant,
     constant_node,
     consumers,
@@ -198,9 +199,4 @@ def _block(node: Any) -> F32Block:
 
 def f32_blocks(model: Any) -> Iterator[F32Block]:
     """All blocks of the known form, first to last."""
-    for op in model.get_ordered_ops():
-        if op.get_type_name() == "GroupConvolution":
-            try:
-                yield _block(op)
-            except OtherFormError:
-                continue
+    return blocks_of(model, _block)

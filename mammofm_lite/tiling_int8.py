@@ -13,6 +13,7 @@ from .graph_match import (
     OtherFormError,
     after,
     before,
+    blocks_of,
     constant,
     consumers,
     dense,
@@ -240,12 +241,7 @@ def _block(depthwise_node: Any) -> Int8Block:
 
 def int8_blocks(model: Any) -> Iterator[Int8Block]:
     """All blocks of the known form, first to last."""
-    for op in model.get_ordered_ops():
-        if op.get_type_name() == "GroupConvolution":
-            try:
-                yield _block(op)
-            except OtherFormError:
-                continue
+    return blocks_of(model, _block)
 
 
 # -------------------- as an operation

@@ -30,6 +30,7 @@ __all__ = [
     "Budget",
     "Loss",
     "Stage",
+    "in_tenths",
     "keep_memory",
     "load_state",
     "print_line",
@@ -322,6 +323,19 @@ def _line(run: _Run) -> str:
 
 def _shown(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+
+
+def in_tenths(tell: Tell, what: str) -> Callable[[int, int], None]:
+    """What is called with how much is done of how much, and tells of whole tenths only."""
+    told = -1
+
+    def count_up(done: int, count: int) -> None:
+        nonlocal told
+        if (tenth := 10 * done // max(count, 1)) > told:
+            told = tenth
+            tell(f"{what}: {done} of {count}")
+
+    return count_up
 
 
 def print_line(line: str) -> None:

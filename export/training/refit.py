@@ -32,11 +32,11 @@ from mammofm_lite.graphs import GraphStore
 from mammofm_lite.progress import StageReporter
 from mammofm_lite.quant.layers import treatment
 from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
-from mammofm_lite.views import STANDARD_VIEWS
+from mammofm_lite.views import STANDARD_VIEWS, ViewName
 
 from .data import DataPlan, Study, StudySet, make_studies
 from .features import CellLosses, FeatureSet, ReportLosses, Writing, make_features, start_report
-from .loop import Budget, Stage, Tell, keep_memory, print_line, run_stage, save_state
+from .loop import Budget, Stage, Tell, in_tenths, keep_memory, print_line, run_stage, save_state
 from .network import DemoNetwork, ReportWords
 
 __all__ = ["GraphEncoder", "Refit"]
@@ -64,20 +64,17 @@ class GraphEncoder:
 
     @cached_property
     def _graph(self) -> Any:
-        return _compiled(self.bundle, self.bundle.encoders[self.name].model, self.threads)
-
-    def views(self, study: Study) -> list[dict[str, Any]]:
-        """All outputs of every standard view, in their order."""
-        images = (np.array(study.views[view].image) for view in STANDARD_VIEWS)
-        return [self._graph.run({"image": image[None, None]}) for image in images]
+        store = GraphStore(self.bundle, self.threads)
+        return store.graph(self.bundle.encoders[self.name].model, StageReporter(None))
 
     def __call__(self, studies: Sequence[Study]) -> Tensor:
-        maps = [np.concatenate([one["map"] for one in self.views(study)]) for study in studies]
-        return torch.from_numpy(np.stack(maps))
+        return torch.stack(
+            [torch.cat([self._map(study, view) for view in STANDARD_VIEWS]) for study in studies]
+        )
 
-
-def _compiled(bundle: Bundle, file: str, threads: int) -> Any:
-    return GraphStore(bundle, threads).graph(file, StageReporter(None))
+    def _map(self, study: Study, view: ViewName) -> Tensor:
+        image = np.array(study.views[view].image)
+        return torch.from_numpy(self._graph.run({"image": image[None, None]})["map"])
 
 
 @dataclass(frozen=True)
@@ -120,28 +117,17 @@ class Refit:
             TRAINING[: self.studies], _COARSE_MM, self.recipe.preprocessing, _PREVALENCE
         )
         studies = make_studies(
-            self.folder / "train", plan, workers=self.cores, tell=self._counter("phantoms")
+            self.folder / "train", plan, workers=self.cores, tell=in_tenths(self.tell, "phantoms")
         )
         features = make_features(
             _made(self.folder / "heard"),
             encoder,
             network.prognosis,
             studies,
-            self._counter("features"),
+            in_tenths(self.tell, "features"),
         )
         self._teach(network, features, studies, words)
         return self._write(network, encoder, studies[0], output, force=force)
-
-    def _counter(self, what: str) -> Any:
-        told = -1
-
-        def tell(done: int, count: int) -> None:
-            nonlocal told
-            if (tenth := 10 * done // max(count, 1)) > told:
-                told = tenth
-                self.tell(f"{what}: {done} of {count}")
-
-        return tell
 
     def _teach(
         self, network: DemoNetwork, features: FeatureSet, studies: StudySet, words: ReportWords

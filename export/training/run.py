@@ -25,7 +25,7 @@ from .features import (
     make_features,
     start_report,
 )
-from .loop import Loss, Stage, keep_memory, run_stage, save_state
+from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
@@ -141,20 +141,8 @@ class Training:
         return replace(drawn, seeds=found)
 
     def _studies(self, name: str, plan: DataPlan) -> StudySet:
-        counter = self._counter(f"phantoms ({name})")
+        counter = in_tenths(self.tell, f"phantoms ({name})")
         return make_studies(self.folder / name, plan, workers=self.machine.cores, tell=counter)
-
-    def _counter(self, what: str) -> Callable[[int, int], None]:
-        """Tell of whole tenths only."""
-        told = -1
-
-        def tell(done: int, count: int) -> None:
-            nonlocal told
-            if (tenth := 10 * done // max(count, 1)) > told:
-                told = tenth
-                self.tell(f"{what}: {done} of {count}")
-
-        return tell
 
     def _stage(self, name: str, number: int, network: DemoNetwork, loss: Loss) -> None:
         budget = getattr(self.plan, f"{name}_budget")
@@ -189,7 +177,7 @@ class Training:
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]
-        counter = self._counter("features")
+        counter = in_tenths(self.tell, "features")
         folder = self.folder / "features"
         folder.mkdir(exist_ok=True)
         encoder = TorchEncoder(network, self.device)

@@ -25,6 +25,19 @@ float* reserve_zeros(MbBuffer& buffer, std::int64_t count) {
     return data;
 }
 
+/// [channels, depth] as [chunks, depth, 48], zeros behind the last channel.
+float* pack_by_chunk(const float* from, std::int64_t channels, std::int64_t depth,
+                     MbBuffer& buffer) {
+    const std::int64_t chunk = depth * kMbF32Chunk;
+    float* packed = reserve_zeros(buffer, ceil_div(channels, kMbF32Chunk) * chunk);
+    for (std::int64_t c = 0; c < channels; ++c) {
+        float* to = packed + c / kMbF32Chunk * chunk + c % kMbF32Chunk;
+        for (std::int64_t k = 0; k < depth; ++k)
+            to[k * kMbF32Chunk] = from[c * depth + k];
+    }
+    return packed;
+}
+
 /// body(size, vector) for panels of 3 vectors, or of 2 where that leaves no single one.
 template <typename Body>
 void for_each_panel(std::int64_t vectors, const Body& body) {
@@ -54,24 +67,14 @@ MbConvF32::MbConvF32(const MbConvShape& shape, const MbConvF32Weights& weights)
 /// [chunks, depth, 48].
 void MbConvF32::pack_expand(const MbConvF32Weights& weights) {
     const std::int64_t depth = m_shape.expand == 3 ? 9 : m_shape.in_channels;
-    m_expand_weights = reserve_zeros(m_expand, m_chunks * depth * kMbF32Chunk);
-    for (std::int64_t c = 0; c < m_shape.hidden; ++c) {
-        float* to = m_expand_weights + c / kMbF32Chunk * depth * kMbF32Chunk + c % kMbF32Chunk;
-        for (std::int64_t k = 0; k < depth; ++k)
-            to[k * kMbF32Chunk] = weights.expand[c * depth + k];
-    }
+    m_expand_weights = pack_by_chunk(weights.expand, m_shape.hidden, depth, m_expand);
     m_expand_bias = padded(weights.expand_bias, m_shape.hidden, m_chunks * kMbF32Chunk);
 }
 
 /// [chunks, kernel, kernel, 48].
 void MbConvF32::pack_depthwise(const MbConvF32Weights& weights) {
     const std::int64_t cells = m_shape.kernel * m_shape.kernel;
-    m_depth_weights = reserve_zeros(m_depthwise, m_chunks * cells * kMbF32Chunk);
-    for (std::int64_t c = 0; c < m_shape.hidden; ++c) {
-        float* to = m_depth_weights + c / kMbF32Chunk * cells * kMbF32Chunk + c % kMbF32Chunk;
-        for (std::int64_t k = 0; k < cells; ++k)
-            to[k * kMbF32Chunk] = weights.depthwise[c * cells + k];
-    }
+    m_depth_weights = pack_by_chunk(weights.depthwise, m_shape.hidden, cells, m_depthwise);
     m_depth_bias = padded(weights.depthwise_bias, m_shape.hidden, m_chunks * kMbF32Chunk);
 }
 

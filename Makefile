@@ -85,13 +85,15 @@ bench: $(VENV)/.bench $(FULL) $(FULL8) ## latency and memory, of the demo and th
 
 # Stopped at any moment, the same command goes on. HOURS=0.1 tries it out.
 HOURS := 2.2
+# START=mammofm_lite/bundles/demo.mfm goes on from what is shipped.
+START :=
 DEMO_MODEL := build/demo-model
 BUNDLE := $(DEMO_MODEL)/demo-int8.mfm
 train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two hours on two cores, or a GPU
-	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS)
+	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS) $(if $(START),--start $(START))
 
 # Of a quantized bundle: what the report head hears is then what it was taught on.
-refit-demo: $(VENV)/.develop ## teach the report head of BUNDLE (INT8) anew on its own encoder; writes demo-refit.mfm
+refit-demo: $(VENV)/.develop ## teach the report head of BUNDLE (INT8) more, on its own encoder; writes demo-refit.mfm
 	$(BIN)/python -m mammofm_lite.export.training.refit $(BUNDLE) $(DEMO_MODEL)/demo-refit.mfm --folder $(DEMO_MODEL)
 
 # FUZZ_SECONDS of every fuzz; a crash leaves its input in /dev/shm/mammofm-fuzz-*/last-input.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import torch
 
+from mammofm_lite.bundle import Bundle
 from mammofm_lite.errors import MammoFMError
 
 from .loop import print_line
@@ -21,10 +22,21 @@ _RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
 @click.option("--hours", default=2.0, show_default=True, help="How long all of it may take.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights and of every draw.")
 @click.option("--smoke", is_flag=True, help="A few steps of everything; learns nothing.")
+@click.option(
+    "--start",
+    type=click.Path(exists=True, path_type=Path),
+    help="Go on from the weights of this bundle, INT8 or not, instead of from nothing.",
+)
 @click.option("--recipe", default=_RECIPE, type=click.Path(exists=True, path_type=Path))
 @click.option("--workers", type=int, help="Processes that render; default one per core.")
 def main(
-    output: Path, hours: float, seed: int, smoke: bool, recipe: Path, workers: int | None
+    output: Path,
+    hours: float,
+    seed: int,
+    smoke: bool,
+    start: Path | None,
+    recipe: Path,
+    workers: int | None,
 ) -> None:
     """Train the demonstration model in the folder OUTPUT; the same command goes on after a stop.
 
@@ -34,8 +46,10 @@ def main(
         cores = workers if workers is not None else os.cpu_count() or 1
         machine = Machine(cores, torch.cuda.is_available())
         plan = Plan.smoke(seed=seed) if smoke else Plan.for_hours(hours, machine, seed=seed)
+        begun = None if start is None else Bundle.open(start)
+        plan = plan if begun is None else plan.going_on()
         output.mkdir(parents=True, exist_ok=True)
-        bundle = Training(recipe, output, plan, machine, print_line).run()
+        bundle = Training(recipe, output, plan, machine, print_line, begun).run()
     except MammoFMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

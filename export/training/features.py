@@ -20,15 +20,13 @@ from mammofm_lite.grammar import TokenAutomaton
 from mammofm_lite.phantom import PhantomTruth
 from mammofm_lite.views import STANDARD_VIEWS, Laterality, ViewName, laterality
 
-from .batches import targets_of, whole_views
+from .batches import whole_views
 from .data import Study
-from .losses import Aims, aims_of, dense_loss
 from .network import DemoNetwork, Prognoses, ReportWords, logit_of_rare, write_logits
 from .report_truth import report_pieces, wanted_report
 from .stages import risks
 
 __all__ = [
-    "CellLosses",
     "FeatureSet",
     "FrozenEncoder",
     "ReportLosses",
@@ -227,29 +225,6 @@ def _waves(count: int) -> Tensor:
     ramp = torch.linspace(-1, 1, count)[:, None]
     angles = [np.pi * (wave + 1) * ramp for wave in range(_WAVES)]
     return torch.cat([ramp, *(f(a) for a in angles for f in (torch.sin, torch.cos))], dim=1)
-
-
-@dataclass(frozen=True)
-class CellLosses:
-    """What cells of the map say, learned anew where only the features are at hand."""
-
-    network: DemoNetwork
-    features: FeatureSet
-    studies: Sequence[Study]
-    count: int
-
-    def draw(self, random: np.random.Generator) -> tuple[Tensor, Aims]:
-        chosen = random.integers(len(self.features.truths), size=self.count).tolist()
-        maps = [self.features.map(i, view) for i in chosen for view in range(len(STANDARD_VIEWS))]
-        kinds, studies = self.network.kinds, [self.studies[i] for i in chosen]
-        aims = [targets_of(study, view, kinds) for study in studies for view in STANDARD_VIEWS]
-        return torch.from_numpy(np.stack(maps)), aims_of(aims)
-
-    def __call__(self, drawn: tuple[Tensor, Aims]) -> Mapping[str, Tensor]:
-        maps, aims = drawn
-        image = next(iter(self.studies[0].views.values())).image
-        size = (int(image.shape[0]), int(image.shape[1]))
-        return {"cells": dense_loss(self.network.dense_map(maps.float()), aims, size)}
 
 
 class Writing:

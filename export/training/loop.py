@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -82,6 +82,10 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.seconds / 60:.0f} min" if self.steps is None else f"{self.steps} steps"
+
+    def longer(self, seconds: float) -> "Budget":
+        """Lasts so many seconds more; of steps there are as many."""
+        return replace(self, seconds=self.seconds + seconds)
 
     def progress(self, seconds: float, steps: int) -> float:
         """0 at the start, 1 when the stage is over."""

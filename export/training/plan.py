@@ -1,6 +1,6 @@
 """How much of everything: from the hours and the machine to studies, seconds and sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mammofm_lite.errors import UsageError
@@ -12,6 +12,7 @@ from .loop import Budget
 __all__ = ["Machine", "Plan"]
 
 _HOURS: Final = (0.02, 48.0)
+_REPORT_GOING_ON: Final = 0.3  # of the time that crops and views do not need
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,17 @@ class Plan:
             report_budget=Budget(pace.report * seconds),
             risk_budget=Budget(pace.risk * seconds),
             seed=seed,
+        )
+
+    def going_on(self) -> "Plan":
+        """The same time for weights that know crops and views already: for what is rare, and for
+        the report."""
+        known = self.crops_budget.seconds + self.views_budget.seconds
+        to_report = _REPORT_GOING_ON * known
+        return replace(
+            self,
+            rare_budget=self.rare_budget.longer(known - to_report),
+            report_budget=self.report_budget.longer(to_report),
         )
 
     @classmethod

@@ -12,11 +12,12 @@ from typing import Final
 import numpy as np
 import torch
 
+from mammofm_lite.bundle import Bundle
 from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.recipe import Recipe, load_recipe
 from mammofm_lite.export.seeds import TRAINING, VALIDATION
 
-from .data import DataPlan, Practice, StudySet, make_studies
+from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .features import (
     ReportLosses,
     RiskLosses,
@@ -30,6 +31,7 @@ from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
+from .read_back import read_back
 from .stages import CropLosses, MixedLosses, ViewLosses, hold_norms, settle_norms, start_views
 from .write import filled_recipe
 
@@ -61,6 +63,8 @@ _STAGE_RATES: Final = {
     "risk": {"prognosis": 5e-4},
 }  # fmt: skip
 
+_BEGUN_ANEW: Final = {"dense": 2e-3, "prognosis": 1e-3}  # what no bundle gives back
+
 
 def _render(folder: Path, sets: Mapping[str, DataPlan], cores: int) -> None:
     for name, plan in sets.items():
@@ -76,6 +80,8 @@ class Training:
     plan: Plan
     machine: Machine
     tell: Tell
+    start: Bundle | None = None
+    """Whose weights training goes on from, INT8 or not; the plan is then one that goes on."""
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -107,6 +113,10 @@ class Training:
         drawn = DataPlan(TRAINING[: plan.studies], plan.coarse_mm, spec, plan.prevalence)
         checked = DataPlan(VALIDATION[: plan.checked], plan.fine_mm, spec)
         sets = {"train": drawn, "rare": self._rare(drawn), "check": checked}
+        if self.start is not None:
+            studies, rare, checks = (self._studies(name, one) for name, one in sets.items())
+            self._go_on(network, self.start, studies)
+            return self._finish(network, studies, rare, checks, words)
         first = replace(drawn, seeds=drawn.seeds[: plan.first])
         if plan.first < plan.studies:
             some = self._studies("train", first)
@@ -116,6 +126,21 @@ class Training:
         if plan.first == plan.studies:
             self._crops(network, studies)
         self._views(network, studies)
+        return self._finish(network, studies, rare, checks, words)
+
+    def _go_on(self, network: DemoNetwork, start: Bundle, studies: StudySet) -> None:
+        self.tell(f"going on from {start.name} {start.version}, {start.precision}")
+        read_back(network, start)
+        start_views(network, self._some(studies), self.device)
+
+    def _finish(
+        self,
+        network: DemoNetwork,
+        studies: StudySet,
+        rare: StudySet,
+        checks: StudySet,
+        words: ReportWords,
+    ) -> Path:
         self._mixed(network, studies, rare)
         self._light_heads(network, studies, words)
         points = self._points(network, checks)
@@ -150,9 +175,12 @@ class Training:
         if name in ("views", "rare"):
             larger = {part: _LARGER_BATCH * rate for part, rate in rates.items()}
             rates = larger if gpu else rates | _FROZEN
+        if name == "rare" and self.start is not None:
+            rates = rates | _BEGUN_ANEW
         drawers = min(max(self.machine.cores - 2, 1), _MOST_DRAWERS) if gpu else 0
         stage = Stage(name, number, network, loss, rates, budget, self.plan.seed, drawers=drawers)
-        run_stage(stage, self.folder / f"{name}.state", self.tell)
+        begun = "" if self.start is None else f"-{self.start.sha256[:8]}"
+        run_stage(stage, self.folder / f"{name}{begun}.state", self.tell)
 
     def _crops(self, network: DemoNetwork, studies: StudySet) -> None:
         network.train()
@@ -162,10 +190,12 @@ class Training:
         settle_norms(network, losses, _SETTLING, generator)
 
     def _views(self, network: DemoNetwork, studies: StudySet) -> None:
-        some = [studies[i] for i in range(min(len(studies), _STARTING))]
-        start_views(network, some, self.device)
+        start_views(network, self._some(studies), self.device)
         hold_norms(network)
         self._stage("views", 2, network, ViewLosses(network, studies, self.plan.whole, self.device))
+
+    def _some(self, studies: StudySet) -> list[Study]:
+        return [studies[i] for i in range(min(len(studies), _STARTING))]
 
     def _mixed(self, network: DemoNetwork, studies: StudySet, rare: StudySet) -> None:
         """Half of what is practised holds something rare."""
@@ -184,7 +214,8 @@ class Training:
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
-        start_report(network)
+        if self.start is None:
+            start_report(network)
         writing, count = Writing(words), self.plan.women
         losses = ReportLosses(network, features, writing, count, mirrored, self.device)
         self._stage("report", 4, network, losses)

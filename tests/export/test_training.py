@@ -259,6 +259,20 @@ def test_a_plan_leaves_time_to_render(machine: Machine) -> None:
     assert plan.encoded <= plan.studies
 
 
+@pytest.mark.parametrize("machine", [Machine(2, gpu=False), Machine(16, gpu=True)])
+def test_going_on_takes_as_long(machine: Machine) -> None:
+    """What crops and views would have taken goes to rare looks and to the report."""
+    plan = Plan.for_hours(0.5, machine, seed=0)
+    more = plan.going_on()
+    names = ("crops_budget", "views_budget", "rare_budget", "report_budget")
+    crops, views, rare, report = (getattr(plan, name).seconds for name in names)
+    assert more.rare_budget.seconds > rare
+    assert more.report_budget.seconds > report
+    spent = more.rare_budget.seconds + more.report_budget.seconds
+    assert spent == pytest.approx(crops + views + rare + report)
+    assert Plan.smoke(seed=0).going_on().rare_budget.steps == Plan.smoke(seed=0).rare_budget.steps
+
+
 def test_hours_have_bounds() -> None:
     two = Machine(2, gpu=False)
     with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):

@@ -189,7 +189,7 @@ def _compiled(node: Callable[[list[Any]], Any], arrays: Arrays, threads: int) ->
         request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
 
     def call() -> np.ndarray:
-        request.infer()
+        request.infer(share_outputs=True)
         result: np.ndarray = request.get_output_tensor(0).data
         return result
 

@@ -59,7 +59,7 @@ class Graph:
             name: ov.Tensor(np.ascontiguousarray(array), shared_memory=True)
             for name, array in inputs.items()
         }
-        self._request.infer(tensors)
+        self._request.infer(tensors, share_outputs=True)  # else every output is copied first
         results: Tensors = {}
         for names, port in self._outputs:
             array = np.array(self._request.get_tensor(port).data)

@@ -52,8 +52,12 @@ const MbConvKernel& selected_mbconv_kernel() {
 
 // -------------------- packing
 
-MbConv::MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights)
-    : m_shape(shape), m_ranges(ranges), m_kernel(selected_mbconv_kernel()) {
+MbConv::MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights,
+               std::int64_t most_hidden)
+    : m_shape(shape),
+      m_ranges(ranges),
+      m_kernel(selected_mbconv_kernel()),
+      m_most_hidden(most_hidden) {
     m_chunks = ceil_div(shape.hidden, kMbChunk);
     m_padded = m_chunks * kMbChunk;
     m_parameters.assign(static_cast<std::size_t>(m_chunks * kMbParameters * kMbChunk), 0.0f);
@@ -171,12 +175,19 @@ void MbConv::quantize(const float* floats, std::uint8_t* bytes) const {
     });
 }
 
-void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::int64_t* sums) const {
+/// Of some rows of the output, filled up to what the second pass takes at a time.
+std::int64_t MbConv::padded_pixels(std::int64_t rows) const {
+    return ceil_div(rows * m_shape.out_width, kMbPixels) * kMbPixels;
+}
+
+/// Adds to `sums`.
+void MbConv::first_pass(Rows rows, const std::uint8_t* input, std::uint8_t* hidden,
+                        std::int64_t* sums) const {
     const MbConvShape& shape = m_shape;
     const int threads = parallel_get_max_threads();
-    const std::int64_t strips = strips_of(shape.out_height, m_chunks, threads);
-    const std::int64_t pixels = shape.out_height * shape.out_width;
-    const std::int64_t pixels_padded = ceil_div(pixels, kMbPixels) * kMbPixels;
+    const std::int64_t count = rows.end - rows.begin;
+    const std::int64_t strips = strips_of(count, m_chunks, threads);
+    const std::int64_t pixels = padded_pixels(count);
     const std::int64_t depth = shape.expand == 3 ? 12 : shape.in_channels;
     std::vector<std::int64_t> partial(static_cast<std::size_t>(strips * m_padded));
     for_each(m_chunks * strips, threads, [&](std::int64_t task) {
@@ -205,12 +216,13 @@ void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::in
         strip.stride = shape.stride;
         strip.pad = shape.pad;
         strip.out_width = shape.out_width;
-        strip.row_begin = shape.out_height * index / strips;
-        strip.row_end = shape.out_height * (index + 1) / strips;
+        strip.row_begin = rows.begin + count * index / strips;
+        strip.row_end = rows.begin + count * (index + 1) / strips;
         strip.out_scale = m_ranges.depthwise.per_step();
         strip.out_bias = -m_ranges.depthwise.low * strip.out_scale;
-        strip.output = hidden + chunk * kMbChunk * pixels_padded;
-        strip.out_pixels = pixels_padded;
+        strip.output = hidden + chunk * kMbChunk * pixels;
+        strip.out_row = rows.begin;
+        strip.out_pixels = pixels;
         if (m_ranges.rounds_row_means) {
             const float width = static_cast<float>(shape.out_width);
             strip.mean_scale = m_ranges.depthwise.step() / width * per_step;
@@ -220,7 +232,6 @@ void MbConv::first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::in
         strip.scratch = thread_scratch(m_kernel.strip_scratch(strip));
         m_kernel.strip(strip);
     });
-    std::fill_n(sums, m_padded, 0);
     for (std::int64_t i = 0; i < strips * m_padded; ++i)
         sums[i % m_padded] += partial[static_cast<std::size_t>(i)];
 }
@@ -246,10 +257,11 @@ void MbConv::set_gate(const MbConvGate& weights, const std::int64_t* sums, float
     }
 }
 
-void MbConv::second_pass(const std::uint8_t* hidden, const float* gate,
+void MbConv::second_pass(Rows rows, const std::uint8_t* hidden, const float* gate,
                          const std::uint8_t* shortcut, std::uint8_t* output,
                          float* float_output) const {
-    const std::int64_t pixels = m_shape.out_height * m_shape.out_width;
+    const std::int64_t pixels = (rows.end - rows.begin) * m_shape.out_width;
+    const std::int64_t before = rows.begin * m_shape.out_width;
     const std::int64_t vectors = ceil_div(m_shape.out_channels, kMbLanes);
     const int threads = parallel_get_max_threads();
     // Equal shares of at most kTileBytes, a multiple of what the kernel holds in registers.
@@ -261,26 +273,28 @@ void MbConv::second_pass(const std::uint8_t* hidden, const float* gate,
         MbProject project{};
         project.input = hidden;
         project.in_vectors = depth / kMbLanes;
-        project.pixels = ceil_div(pixels, kMbPixels) * kMbPixels;
+        project.pixels = padded_pixels(rows.end - rows.begin);
         project.gate_scale = gate;
         project.gate_bias = gate + m_padded;
         project.weights = m_project_weights;
         project.out_vectors = vectors;
         project.out_channels = m_shape.out_channels;
-        project.out_pixels = pixels;
+        project.plane = m_shape.out_height * m_shape.out_width;
         project.scale = m_output_values.data();
         project.bias = m_output_values.data() + vectors * kMbLanes;
         project.inner_scale = m_ranges.inner.per_step();
         project.inner_bias = -m_ranges.inner.low * project.inner_scale;
         project.inner_back_scale = m_ranges.inner.step();
         project.inner_back_bias = m_ranges.inner.low;
-        project.shortcut = shortcut;
+        if (shortcut != nullptr)
+            project.shortcut = shortcut + before * m_shape.out_channels;
         project.shortcut_scale = m_ranges.input.step();
         project.shortcut_bias = m_ranges.input.low;
         project.out_scale = m_ranges.output.per_step();
         project.out_bias = -m_ranges.output.low * project.out_scale;
-        project.output = output;
-        project.float_output = float_output;
+        project.output = output + before * m_shape.out_channels;
+        if (float_output != nullptr)
+            project.float_output = float_output + before;
         project.pixel_begin = index * tile;
         project.pixel_end = std::min(pixels, project.pixel_begin + tile);
         project.scratch = thread_scratch(static_cast<std::size_t>(depth * tile));
@@ -291,8 +305,10 @@ void MbConv::second_pass(const std::uint8_t* hidden, const float* gate,
 void MbConv::run(const MbConvGate& weights, const std::uint8_t* bytes, const float* floats,
                  std::uint8_t* output, float* float_output) const {
     const MbConvShape& shape = m_shape;
-    const std::int64_t pixels = ceil_div(shape.out_height * shape.out_width, kMbPixels) * kMbPixels;
-    const std::int64_t hidden_bytes = ceil_div(m_padded * pixels, 64) * 64;
+    // Parts of equal height, as few as the memory allows.
+    const std::int64_t whole = m_padded * shape.out_height * shape.out_width;
+    const std::int64_t height = ceil_div(shape.out_height, ceil_div(whole, m_most_hidden));
+    const std::int64_t hidden_bytes = ceil_div(m_padded * padded_pixels(height), 64) * 64;
     const std::int64_t input_bytes =
         floats == nullptr ? 0 : shape.in_height * shape.in_width * shape.in_channels;
     MbWorkspace workspace;
@@ -304,9 +320,21 @@ void MbConv::run(const MbConvGate& weights, const std::uint8_t* bytes, const flo
     }
     std::vector<std::int64_t> sums(static_cast<std::size_t>(m_padded));
     std::vector<float> gate(static_cast<std::size_t>(2 * m_padded));
-    first_pass(input, hidden, sums.data());
+    const auto part = [&](std::int64_t begin) {
+        return Rows{begin, std::min(begin + height, shape.out_height)};
+    };
+    const std::int64_t last = (shape.out_height - 1) / height * height;
+    for (std::int64_t begin = 0; begin <= last; begin += height)
+        first_pass(part(begin), input, hidden, sums.data());
     set_gate(weights, sums.data(), gate.data());
-    second_pass(hidden, gate.data(), shape.shortcut ? input : nullptr, output, float_output);
+    // The last part is still there; the gate of the others was not known when they were.
+    std::vector<std::int64_t> known(sums.size());
+    for (std::int64_t begin = last; begin >= 0; begin -= height) {
+        if (begin != last)
+            first_pass(part(begin), input, hidden, known.data());
+        second_pass(part(begin), hidden, gate.data(), shape.shortcut ? input : nullptr, output,
+                    float_output);
+    }
 }
 
 }  // namespace mammofm

@@ -37,10 +37,15 @@ struct MbConvWeights {
     const float* output;  ///< [2, out_channels]: step and bias of `project`
 };
 
+/// Bytes that a block holds between its passes at most; what is more is computed twice. A block of
+/// B5 at 1520x912 has 27 million, one at 4096x3328 up to 205 million.
+constexpr std::int64_t kMbMostHidden = 64 << 20;
+
 /// A block, ready to run: holds all that it needs of the weights but those of the gate.
 class MbConv {
   public:
-    MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights);
+    MbConv(const MbConvShape& shape, const MbConvRanges& ranges, const MbConvWeights& weights,
+           std::int64_t most_hidden = kMbMostHidden);
 
     /// Exactly one of `bytes` [in_height, in_width, in_channels] and `floats` [in_channels,
     /// in_height, in_width] is given. `output`: [out_height, out_width, out_channels];
@@ -50,18 +55,26 @@ class MbConv {
              std::uint8_t* output, float* float_output) const;
 
   private:
+    /// Rows of the output that are computed together.
+    struct Rows {
+        std::int64_t begin, end;
+    };
+
     void pack_expand(const MbConvWeights& weights);
     void pack_depthwise(const MbConvWeights& weights);
     void pack_project(const MbConvWeights& weights);
     void quantize(const float* floats, std::uint8_t* bytes) const;
-    void first_pass(const std::uint8_t* input, std::uint8_t* hidden, std::int64_t* sums) const;
+    std::int64_t padded_pixels(std::int64_t rows) const;
+    void first_pass(Rows rows, const std::uint8_t* input, std::uint8_t* hidden,
+                    std::int64_t* sums) const;
     void set_gate(const MbConvGate& weights, const std::int64_t* sums, float* gate) const;
-    void second_pass(const std::uint8_t* hidden, const float* gate, const std::uint8_t* shortcut,
-                     std::uint8_t* output, float* float_output) const;
+    void second_pass(Rows rows, const std::uint8_t* hidden, const float* gate,
+                     const std::uint8_t* shortcut, std::uint8_t* output, float* float_output) const;
 
     MbConvShape m_shape;
     MbConvRanges m_ranges;
     const MbConvKernel& m_kernel;
+    std::int64_t m_most_hidden;
     std::int64_t m_chunks, m_padded;  // of 48 channels; channels, filled up to whole chunks
     MbBuffer m_expand, m_depthwise, m_project;
     std::int8_t *m_expand_weights{}, *m_depth_weights{}, *m_project_weights{};

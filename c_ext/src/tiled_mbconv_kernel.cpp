@@ -310,7 +310,7 @@ void strip_of(const MbStrip& strip) {
         depth.bands[1] = last > first ? ring[(last + 1) % 2] : nullptr;
         const int64_t phase = top - first * kMbRows;
         depth.weights = strip.depth_weights + phase * kKernel * 2 * kVectors * 64;
-        depth.to = strip.output + row * strip.out_width * kMbLanes;
+        depth.to = strip.output + (row - strip.out_row) * strip.out_width * kMbLanes;
         for (int v = 0; v < strip.vectors; ++v) {
             const Ints sum = last > first ? depth_row<kKernel, kStride, true>(strip, depth, v)
                                           : depth_row<kKernel, kStride, false>(strip, depth, v);
@@ -373,7 +373,7 @@ inline void finish_projected(const MbProject& project, const Ints (&sums)[kPlace
             float lanes[kMbLanes];
             values[p].store(lanes);
             for (int64_t i = 0; i < valid; ++i)
-                project.float_output[(channel + i) * project.out_pixels + pixel + p] = lanes[i];
+                project.float_output[(channel + i) * project.plane + pixel + p] = lanes[i];
         }
     }
     each<kPlaces>([&](auto p) INLINED {

@@ -52,31 +52,32 @@ struct MbStrip {
     std::int64_t kernel, stride, pad;   ///< pad: rows and columns of zeros before
     std::int64_t out_width, row_begin, row_end;
     float out_scale, out_bias;  ///< value -> byte
-    std::uint8_t* output;       ///< [3, out_pixels, 16]
-    std::int64_t out_pixels;
+    std::uint8_t* output;       ///< [3, out_pixels, 16], from `out_row` on
+    std::int64_t out_row, out_pixels;
     /// Where not 0, the mean of every row is rounded to a byte: mean of bytes * scale + bias.
     float mean_scale, mean_bias;
     std::int64_t* sums;     ///< [48], of bytes, or of the means of rows as bytes
     std::uint8_t* scratch;  ///< strip_scratch(...) bytes, aligned to 64
 };
 
-/// Second pass: some pixels of all output channels.
+/// Second pass: some pixels of all output channels. Pixels are counted from the first of `input`.
 struct MbProject {
     const std::uint8_t* input;  ///< [in_vectors, pixels, 16]
     std::int64_t in_vectors, pixels;
     const float* gate_scale;  ///< [in_vectors * 16], byte -> gated byte
     const float* gate_bias;
     const std::int8_t* weights;  ///< panel after panel: [in_vectors * 4, vectors, 16, 4]
-    std::int64_t out_vectors, out_channels, out_pixels;  ///< channels: a multiple of 8
-    const float* scale;  ///< [out_vectors * 16], sum of products -> value
+    std::int64_t out_vectors, out_channels;  ///< channels: a multiple of 8
+    std::int64_t plane;                      ///< pixels of a channel of `float_output`
+    const float* scale;                      ///< [out_vectors * 16], sum of products -> value
     const float* bias;
     /// Value -> byte -> value, where there is a shortcut: it is rounded before it is added to it.
     float inner_scale, inner_bias, inner_back_scale, inner_back_bias;
-    const std::uint8_t* shortcut;  ///< [out_pixels, out_channels] or null
+    const std::uint8_t* shortcut;  ///< [pixels, out_channels] or null
     float shortcut_scale, shortcut_bias;
     float out_scale, out_bias;
-    std::uint8_t* output;  ///< [out_pixels, out_channels]
-    float* float_output;   ///< [out_channels, out_pixels] or null: values before they are rounded
+    std::uint8_t* output;  ///< [pixels, out_channels]
+    float* float_output;   ///< [out_channels, plane] or null: values before they are rounded
     std::int64_t pixel_begin, pixel_end;  ///< begin: a multiple of kMbPixels
     std::uint8_t* scratch;  ///< in_vectors * 16 * (pixels, rounded up to kMbPixels), aligned to 64
 };

@@ -127,7 +127,7 @@ class _Decoder:
     def step(self, token: int, position: int) -> npt.NDArray[np.float32]:
         """Logits float32 [vocabulary] of the token after this one."""
         self._token[0, 0], self._position[0, 0] = token, position
-        self._request.infer()
+        self._request.infer(share_outputs=True)
         logits: npt.NDArray[np.float32] = self._request.get_tensor("logits").data[0]
         if not np.isfinite(logits).all():
             raise BundleError("the report decoder gives values that are not finite")

@@ -2,6 +2,7 @@
 // Argument: the instruction set. Prints one checksum per case; they do not depend on the threads.
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -64,15 +65,23 @@ std::uint64_t run(MbConvShape shape, bool floats, bool rounds_row_means) {
     const MbConvGate gate{reduce.data(), reduce_bias.data(), excite.data(), excite_bias.data()};
     const MbConvRanges ranges{{-4, 4},    {-0.3f, 7}, {-0.3f, 4}, {0, 0.9f},
                               {-0.2f, 5}, {-3, 3},    {-6, 6},    rounds_row_means};
-    const MbConv block(shape, ranges, weights);
     const std::int64_t count = shape.in_channels * shape.in_height * shape.in_width;
     const auto bytes = drawn<std::uint8_t>(floats ? 0 : count, 0, 255);
     const auto planes = drawn<float>(floats ? count : 0, -5, 5);
     const auto pixels = static_cast<std::size_t>(shape.out_height * shape.out_width * outputs);
-    std::vector<std::uint8_t> found(pixels);
-    std::vector<float> raw(pixels);
-    block.run(gate, floats ? nullptr : bytes.data(), floats ? planes.data() : nullptr, found.data(),
-              floats ? raw.data() : nullptr);
+    // At once, and two or three rows at a time: the same.
+    std::vector<std::uint8_t> found(pixels), again(pixels);
+    std::vector<float> raw(pixels), raw_again(pixels);
+    const auto answer = [&](const MbConv& block, std::vector<std::uint8_t>& to, float* values) {
+        block.run(gate, floats ? nullptr : bytes.data(), floats ? planes.data() : nullptr,
+                  to.data(), floats ? values : nullptr);
+    };
+    answer(MbConv(shape, ranges, weights), found, raw.data());
+    answer(MbConv(shape, ranges, weights, 3 * shape.out_width * hidden), again, raw_again.data());
+    if (again != found || raw_again != raw) {
+        std::fprintf(stderr, "in parts the answer is another\n");
+        std::exit(1);
+    }
     std::uint64_t sum = 0;
     for (const std::uint8_t byte : found)
         sum = sum * 31 + byte;

@@ -51,7 +51,7 @@ def read_back(network: DemoNetwork, bundle: Bundle) -> None:
     ExportError
         The bundle has not the demonstration's encoder and heads, or a graph lacks a layer.
     """
-    diagnosis, localization = _members(bundle)
+    diagnosis, localization = _members(bundle, network.kinds)
     (encoder,) = bundle.encoders.values()
     _read_encoder(network.encoder, _Graph(bundle.path / encoder.model))
     graph = _Graph(bundle.path / diagnosis.model)
@@ -71,10 +71,13 @@ def read_report(report: ReportModel, bundle: Bundle) -> None:
     _read_places(report, fusion)
 
 
-def _members(bundle: Bundle) -> tuple[DiagnosisMember, LocalizationMember]:
-    one = len(bundle.encoders) == 1
-    if not one or bundle.diagnosis is None or bundle.localization is None:
-        raise ExportError("the bundle has not the demonstration's one encoder and four heads")
+def _members(bundle: Bundle, kinds: Sequence[str]) -> tuple[DiagnosisMember, LocalizationMember]:
+    refused = ExportError("the bundle has not the demonstration's one encoder, heads and labels")
+    if len(bundle.encoders) != 1 or bundle.diagnosis is None or bundle.localization is None:
+        raise refused
+    answered = tuple(label.name for label in bundle.diagnosis.labels)
+    if answered != ("malignancy", "density") or bundle.localization.labels != tuple(kinds):
+        raise refused
     (diagnosis,), (localization,) = bundle.diagnosis.members, bundle.localization.members
     return diagnosis, localization
 

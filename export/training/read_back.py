@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from openvino import passes
 from torch import Tensor, nn
 
 from mammofm_lite._openvino import make_core, ov
@@ -87,8 +89,7 @@ class _Graph:
 
     def __init__(self, path: Path) -> None:
         self._file = path.name
-        self._core = make_core()
-        self._model = self._core.read_model(str(path))
+        self._model = make_core().read_model(str(path))
         self._nodes = {node.get_friendly_name(): node for node in self._model.get_ops()}
 
     def find(self, name: str) -> Any | None:
@@ -103,9 +104,15 @@ class _Graph:
 
     def constant(self, node: Any, place: int) -> Tensor:
         """Value of an input that depends on nothing that flows."""
-        source = node.input_value(place)
-        compiled = self._core.compile_model(ov.Model([source], []), "CPU")
-        return torch.from_numpy(compiled([])[0].copy()).float()
+        alone = ov.Model([node.input_value(place)], [])
+        folding = passes.Manager()
+        folding.register_pass(passes.ConstantFolding())
+        folding.run_passes(alone)
+        (result,) = alone.get_results()
+        found = result.input_value(0).get_node()
+        if found.get_type_name() != "Constant":
+            raise ExportError(f"{self._file}: {node.get_friendly_name()} has no constant weights")
+        return torch.from_numpy(found.data.astype(np.float32))
 
 
 def _fill(parameter: Tensor | None, value: Tensor) -> None:

@@ -186,7 +186,7 @@ def _compiled(node: Callable[[list[Any]], Any], arrays: Arrays, threads: int) ->
         make_core().compile_model(model, "CPU", cpu_properties(threads)).create_infer_request()
     )
     for index, array in enumerate(arrays):
-        request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+        request.set_input_tensor(index, ov.Tensor(array))  # a copy, which lives as long
 
     def call() -> np.ndarray:
         request.infer(share_outputs=True)

@@ -186,14 +186,21 @@ def _compiled(node: Callable[[list[Any]], Any], arrays: Arrays, threads: int) ->
         make_core().compile_model(model, "CPU", cpu_properties(threads)).create_infer_request()
     )
     for index, array in enumerate(arrays):
-        request.set_input_tensor(index, ov.Tensor(array))  # a copy, which lives as long
+        request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+    return _Shared(request, arrays)
 
-    def call() -> np.ndarray:
-        request.infer(share_outputs=True)
-        result: np.ndarray = request.get_output_tensor(0).data
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """A request, and the arrays that it reads where they lie: they have to live as long."""
+
+    request: Any
+    arrays: Arrays
+
+    def __call__(self) -> np.ndarray:
+        self.request.infer(share_outputs=True)
+        result: np.ndarray = self.request.get_output_tensor(0).data
         return result
-
-    return call
 
 
 # -------------------- measuring

@@ -32,7 +32,8 @@ namespace {
 
 constexpr int kPanelRows = kPanelVectors * kLanes;
 constexpr int kBlockKeys = kBlockGroups * kGroup;
-constexpr int kPaddedKeys = (kBlockKeys + kLanes - 1) / kLanes * kLanes;
+// Single rows read keys and values from memory: the longer the runs, the better it fetches ahead.
+constexpr int kRowBlockKeys = 512;
 // Fewer rows than this would leave most lanes of a panel idle.
 constexpr int kFewRows = (kPanelRows + 7) / 8;
 
@@ -386,11 +387,16 @@ void score_row(const float* query, std::int64_t depth, const float* const* keys,
 /// P from `count` scores in place; the running maximum and sum move on. Returns the decay.
 float exponentiate_row(Row& row, float* scores, int count) {
     const float before = row.maximum;
-    for (int k = 0; k < count; ++k)
-        row.maximum = scores[k] > row.maximum ? scores[k] : row.maximum;
-    const Vec reference = finite_reference(Vec::broadcast(row.maximum));
     for (int k = count; k % kLanes != 0; ++k)
         scores[k] = -kInfinity;
+    Vec highest = Vec::broadcast(before);
+    for (int k = 0; k < count; k += kLanes)
+        highest = max(Vec::load(scores + k), highest);  // NaN loses, as in a > b
+    float lanes[kLanes];
+    highest.store(lanes);
+    for (int i = 0; i < kLanes; ++i)
+        row.maximum = lanes[i] > row.maximum ? lanes[i] : row.maximum;
+    const Vec reference = finite_reference(Vec::broadcast(row.maximum));
     Vec sum = Vec::broadcast(0.0f);
     for (int k = 0; k < count; k += kLanes) {
         const Vec weight = exp2(Vec::load(scores + k) - reference);
@@ -443,7 +449,7 @@ void step_row(const AttentionTile& tile, Row& row, const Keys& block) {
     row.seen = 1.0f;
     const float* const* keys = block.key + span.first;
     const float* const* values = block.value + span.first;
-    float scores[kPaddedKeys];
+    float scores[kRowBlockKeys];
     int k = 0;
     for (; k + 4 <= count; k += 4)
         score_row<4>(row.query, tile.depth, keys + k, scores + k);
@@ -484,7 +490,7 @@ void attend_rows(const AttentionTile& tile) {
     Row rows[kFewRows];
     for (std::int64_t r = 0; r < tile.rows; ++r)
         rows[r] = start_row(tile, r, tile.scratch + 2 * rounded_up(tile.depth, kLanes) * r);
-    KeyBlock<kBlockKeys> block;
+    KeyBlock<kRowBlockKeys> block;
     for (std::int64_t cursor = tile.key_begin;;) {
         const Keys keys = block.next(tile, cursor);
         if (keys.count == 0)

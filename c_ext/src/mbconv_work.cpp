@@ -12,8 +12,8 @@ namespace mammofm {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-// Early blocks of pictures of a whole detector take much that the end of the graph needs itself; to
-// fetch it anew costs them a few per cent. Of smaller pictures everything is kept.
+// In float32 early blocks of pictures of a whole detector take much that the end of the graph needs
+// itself; to fetch it anew costs them a few per cent. Of smaller pictures everything is kept.
 constexpr std::size_t kMostSpare = 128 << 20;
 constexpr std::int64_t kMinStripRows = 24;
 constexpr std::int64_t kTasksPerThread = 4;

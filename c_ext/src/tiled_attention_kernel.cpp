@@ -38,6 +38,7 @@ constexpr int kRowBlockKeys = 512;
 constexpr int kFewRows = (kPanelRows + 7) / 8;
 
 static_assert(kTileRows % kPanelRows == 0);
+static_assert(kRowBlockKeys % kLanes == 0);
 
 /// True if a value of the block is infinite or NaN: such a value makes 0 * value other than 0.
 bool has_special_values(const Keys& keys, std::int64_t depth) {

@@ -327,11 +327,11 @@ void MbConv::run(const MbConvGate& weights, const std::uint8_t* bytes, const flo
     for (std::int64_t begin = 0; begin <= last; begin += height)
         first_pass(part(begin), input, hidden, sums.data());
     set_gate(weights, sums.data(), gate.data());
-    // The last part is still there; the gate of the others was not known when they were.
-    std::vector<std::int64_t> known(sums.size());
+    // The last part is still there; the gate of the others was not known when they were, and their
+    // sums are of no use any more.
     for (std::int64_t begin = last; begin >= 0; begin -= height) {
         if (begin != last)
-            first_pass(part(begin), input, hidden, known.data());
+            first_pass(part(begin), input, hidden, sums.data());
         second_pass(part(begin), hidden, gate.data(), shape.shortcut ? input : nullptr, output,
                     float_output);
     }

@@ -113,38 +113,28 @@ class Training:
         drawn = DataPlan(TRAINING[: plan.studies], plan.coarse_mm, spec, plan.prevalence)
         checked = DataPlan(VALIDATION[: plan.checked], plan.fine_mm, spec)
         sets = {"train": drawn, "rare": self._rare(drawn), "check": checked}
-        if self.start is not None:
-            studies, rare, checks = (self._studies(name, one) for name, one in sets.items())
-            self._go_on(network, self.start, studies)
-            return self._finish(network, studies, rare, checks, words)
         first = replace(drawn, seeds=drawn.seeds[: plan.first])
-        if plan.first < plan.studies:
+        early = self.start is None and plan.first < plan.studies
+        if early:
             some = self._studies("train", first)
             with self._rendering(sets):
                 self._crops(network, some)
         studies, rare, checks = (self._studies(name, one) for name, one in sets.items())
-        if plan.first == plan.studies:
-            self._crops(network, studies)
-        self._views(network, studies)
-        return self._finish(network, studies, rare, checks, words)
+        if self.start is not None:
+            self._go_on(network, self.start, studies)
+        else:
+            if not early:
+                self._crops(network, studies)
+            self._views(network, studies)
+        self._mixed(network, studies, rare)
+        self._light_heads(network, studies, words)
+        points = self._points(network, checks)
+        return self._export(network, points)
 
     def _go_on(self, network: DemoNetwork, start: Bundle, studies: StudySet) -> None:
         self.tell(f"going on from {start.name} {start.version}, {start.precision}")
         read_back(network, start)
         start_views(network, self._some(studies), self.device)
-
-    def _finish(
-        self,
-        network: DemoNetwork,
-        studies: StudySet,
-        rare: StudySet,
-        checks: StudySet,
-        words: ReportWords,
-    ) -> Path:
-        self._mixed(network, studies, rare)
-        self._light_heads(network, studies, words)
-        points = self._points(network, checks)
-        return self._export(network, points)
 
     @contextmanager
     def _rendering(self, sets: Mapping[str, DataPlan]) -> Iterator[None]:

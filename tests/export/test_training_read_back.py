@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mammofm_lite.bundle import Bundle, demo_bundle_path
+from mammofm_lite.contract import map_input
 from mammofm_lite.errors import ExportError
 from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.recipe import load_recipe
@@ -129,7 +130,7 @@ def test_of_the_bundle_that_is_shipped(tmp_path: Path) -> None:
         pair = torch.from_numpy(seen[name]).flatten(), getattr(own, name).flatten()
         assert float(torch.cosine_similarity(*pair, dim=0)) > 0.95, name
 
-    maps = {f"map_{view.lower().replace('-', '_')}": seen["map"] for view in STANDARD_VIEWS}
+    maps = {map_input(view): seen["map"] for view in STANDARD_VIEWS}
     fused = graphs["fusion"].run({**maps, "present": np.ones((1, 4), np.float32)})
     memory = network.report.memory([torch.from_numpy(seen["map"])] * 4, torch.ones(1, 4))
     for layer, (key, value) in enumerate(zip(memory.keys, memory.values, strict=True)):

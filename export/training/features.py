@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from .report_truth import report_pieces, wanted_report
 from .stages import risks
 
 __all__ = [
+    "REPORT_RATES",
     "FeatureSet",
     "FrozenEncoder",
     "ReportLosses",
@@ -42,6 +44,13 @@ Halves = npt.NDArray[np.float16]
 _CHUNK: Final = 20
 _LARGEST_HALF: Final = 6e4
 _VIEW_SETS: Final = ((0, 1, 2), (0, 2, 3), (0, 1), (2, 3), (0, 2), (1, 3), (1,), (2,))
+
+
+REPORT_RATES: Final[Mapping[str, float]] = MappingProxyType(
+    {"report": 1e-3, "report.projection": 1e-4}
+)
+"""Learning rates of the report head. Tokens keep what their cells say: free to take more from the
+features, they took what tells one phantom from another, and the decoder knew them by heart."""
 
 
 @dataclass(frozen=True)

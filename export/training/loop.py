@@ -83,6 +83,9 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.seconds / 60:.0f} min" if self.steps is None else f"{self.steps} steps"
 
+    def __bool__(self) -> bool:
+        return self.seconds > 0 or bool(self.steps)
+
     def longer(self, seconds: float) -> "Budget":
         """Lasts so many seconds more; of steps there are as many."""
         return replace(self, seconds=self.seconds + seconds)

@@ -48,6 +48,7 @@ DENSE_CLASSES: Final = (
 _PRIOR: Final = 0.01
 _START_RAW: Final = 3.0
 _START_RISE: Final = 0.06
+_TINY_HEAT: Final = 1e-8  # the root of nothing has no gradient
 
 
 def logit_of_rare() -> float:
@@ -98,20 +99,35 @@ class Prognoses(nn.Module):
 
     def squares(self, left: Tensor, right: Tensor) -> Tensor:
         """Squared pooled differences ``[batch, channels, windows]`` of one projection's maps."""
-        difference = left - (right.flip(3) if self.mirrors else right)
-        window = [size // part for size, part in zip(left.shape[2:], self.latent, strict=True)]
-        pooled = functional.max_pool2d(difference.abs(), window, stride=1)
+        pooled = self._windows((left - self._as_left(right)).abs())
         return (pooled * pooled).flatten(2)
+
+    def _as_left(self, right: Tensor) -> Tensor:
+        return right.flip(3) if self.mirrors else right
+
+    def _windows(self, maps: Tensor) -> Tensor:
+        window = [size // part for size, part in zip(maps.shape[2:], self.latent, strict=True)]
+        return functional.max_pool2d(maps, window, stride=1)
 
     def study_squares(self, maps: Tensor) -> Tensor:
         """`squares` of both projections ``[studies, 2, channels, windows]``.
 
         `maps` are those of the standard views in their order, study by study.
         """
-        left_cc, left_mlo, right_cc, right_mlo = maps.unflatten(
-            0, (-1, len(STANDARD_VIEWS))
-        ).unbind(1)
+        left_cc, left_mlo, right_cc, right_mlo = _views_of(maps)
         return torch.stack([self.squares(left_cc, right_cc), self.squares(left_mlo, right_mlo)], 1)
+
+    def covered(self, cells: Tensor) -> Tensor:
+        """Which windows hold something, on either side: 0 or 1, ``[studies, 2, windows]``.
+
+        `cells` ``[views, 1, rows, columns]`` are 0 or 1, in the order of `study_squares`.
+        """
+        left_cc, left_mlo, right_cc, right_mlo = _views_of(cells)
+        either = [
+            torch.maximum(left, self._as_left(right))
+            for left, right in ((left_cc, right_cc), (left_mlo, right_mlo))
+        ]
+        return torch.stack([self._windows(one).flatten(1) for one in either], dim=1)
 
     def start(self, squares: Tensor) -> None:
         """Scale all stretches so that the studies given have scores of a few units."""
@@ -134,14 +150,28 @@ class Prognoses(nn.Module):
 
     def logits(self, squares: Tensor) -> Tensor:
         """Logits of the risk ``[batch, years]`` from squares ``[batch, 2, channels, windows]``."""
-        return (self._raw(squares) - self.mean) / self.log_std.exp()
+        return self._scaled(self._raw(squares))
+
+    def window_logits(self, squares: Tensor) -> Tensor:
+        """What the logits would be if one window were the most asymmetric of both projections:
+        ``[batch, years, 2, windows]``."""
+        return self._scaled(torch.sqrt(self._heat(squares) + _TINY_HEAT))
+
+    def _scaled(self, raw: Tensor) -> Tensor:
+        return (raw - self.mean) / self.log_std.exp()
 
     def _raw(self, squares: Tensor) -> Tensor:
+        return torch.sqrt(self._heat(squares).amax(dim=3) + _TINY_HEAT).mean(dim=2)
+
+    def _heat(self, squares: Tensor) -> Tensor:
         stretch = torch.stack(
             [torch.stack([h.cc_stretch_params, h.mlo_stretch_params]) for h in self.heads]
         )
-        heat = torch.einsum("ypc,bpcw->bypw", stretch * stretch, squares)
-        return torch.sqrt(heat.amax(dim=3) + 1e-8).mean(dim=2)
+        return torch.einsum("ypc,bpcw->bypw", stretch * stretch, squares)
+
+
+def _views_of(maps: Tensor) -> tuple[Tensor, ...]:
+    return maps.unflatten(0, (-1, len(STANDARD_VIEWS))).unbind(1)
 
 
 def _alignment(spec: PrognosisRecipe) -> Any:

@@ -12,7 +12,11 @@ from .loop import Budget
 __all__ = ["Machine", "Plan"]
 
 _HOURS: Final = (0.02, 48.0)
-_REPORT_GOING_ON: Final = 0.3  # of the time that crops and views do not need
+# Of the time that crops and views do not need; the rest renders and encodes twice as many phantoms.
+_ANEW_GOING_ON: Final = 0.04
+_RARE_GOING_ON: Final = 0.36
+_REPORT_GOING_ON: Final = 0.25
+_NO_TIME: Final = Budget(0)
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,16 @@ class _Pace:
     first: float = 1.0
 
 
+# Crops of 224 and more pixels hold the largest distortions.
 _ON_CPU: Final = _Pace(
     *(0.27, 0.27, 0.22, 0.08, 0.008),
     *(465, 115, 55, 350),
     CropPlan(160, 20),
-    CropPlan(160, 16),
+    CropPlan(224, 8),
     whole=2,
     women=16,
 )
 # A GPU learns faster than cores render: it starts on a part, and the cores render on meanwhile.
-# Larger crops hold the largest distortions.
 _ON_GPU: Final = _Pace(
     *(0.2, 0.1, 0.36, 0.14, 0.01),
     *(550, 140, 50, 400),
@@ -106,6 +110,7 @@ class Plan:
     report_budget: Budget
     risk_budget: Budget
     seed: int = 0
+    anew_budget: Budget = _NO_TIME
     prevalence: float = 0.5
     fine_mm: float = 0.1
     coarse_mm: float = 0.2
@@ -114,11 +119,12 @@ class Plan:
         budgets = {
             "crops": self.crops_budget,
             "views": self.views_budget,
+            "anew": self.anew_budget,
             "rare": self.rare_budget,
             "risk": self.risk_budget,
             "report": self.report_budget,
         }
-        lasts = ", ".join(f"{name} {budget}" for name, budget in budgets.items())
+        lasts = ", ".join(f"{name} {budget}" for name, budget in budgets.items() if budget)
         phantoms = f"{self.studies} phantoms to train on, {self.rare} more with rare looks"
         return f"{phantoms}, {self.checked} to check on; {lasts}"
 
@@ -160,14 +166,20 @@ class Plan:
         )
 
     def going_on(self) -> "Plan":
-        """The same time for weights that know crops and views already: for what is rare, and for
-        the report."""
+        """The same time for weights that know crops and views already: for what is rare, for the
+        report, and for twice as many phantoms, half of which nothing has learned by heart."""
         known = self.crops_budget.seconds + self.views_budget.seconds
-        to_report = _REPORT_GOING_ON * known
+        studies = min(2 * self.studies, len(TRAINING) // 2)
         return replace(
             self,
-            rare_budget=self.rare_budget.longer(known - to_report),
-            report_budget=self.report_budget.longer(to_report),
+            studies=studies,
+            rare=2 * self.rare,
+            encoded=studies,
+            crops_budget=replace(self.crops_budget, seconds=0),
+            views_budget=replace(self.views_budget, seconds=0),
+            anew_budget=self.anew_budget.longer(_ANEW_GOING_ON * known),
+            rare_budget=self.rare_budget.longer(_RARE_GOING_ON * known),
+            report_budget=self.report_budget.longer(_REPORT_GOING_ON * known),
         )
 
     @classmethod
@@ -176,4 +188,4 @@ class Plan:
         few = Budget(0, steps=3)
         crop = CropPlan(160, 4)
         budgets = (few, few, few, few, few)
-        return cls(16, 10, 4, 4, 8, crop, crop, 1, 4, *budgets, seed, fine_mm=0.2)
+        return cls(16, 10, 4, 4, 8, crop, crop, 1, 4, *budgets, seed, few, fine_mm=0.2)

@@ -35,7 +35,7 @@ from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
 from mammofm_lite.views import STANDARD_VIEWS, ViewName
 
 from .data import DataPlan, Study, make_studies
-from .features import FeatureSet, ReportLosses, Writing, make_features
+from .features import REPORT_RATES, FeatureSet, ReportLosses, Writing, make_features
 from .loop import Budget, Stage, Tell, in_tenths, keep_memory, print_line, run_stage, save_state
 from .network import DemoNetwork, ReportWords
 from .read_back import read_report
@@ -135,7 +135,7 @@ class Refit:
         mirrored = self.recipe.preprocessing.mirror == "right"
         cpu, budget = torch.device("cpu"), Budget(self.hours * 3600)
         losses = ReportLosses(network, features, Writing(words), _WOMEN, mirrored, cpu)
-        stage = Stage("report", 7, network, losses, {"report": 1e-3}, budget, self.seed)
+        stage = Stage("report", 7, network, losses, REPORT_RATES, budget, self.seed)
         run_stage(stage, self.folder / f"refit-{self.bundle.sha256[:8]}.state", self.tell)
 
     # ---- the bundle

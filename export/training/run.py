@@ -19,6 +19,7 @@ from mammofm_lite.export.seeds import TRAINING, VALIDATION
 
 from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .features import (
+    REPORT_RATES,
     ReportLosses,
     RiskLosses,
     TorchEncoder,
@@ -59,11 +60,14 @@ _STAGE_RATES: Final = {
               "localization": 6e-4, "dense": 6e-4, "prognosis": 1e-3},
     "rare": {"encoder": 4e-4, "malignancy": 6e-4, "density": 6e-4,
              "localization": 6e-4, "dense": 6e-4, "prognosis": 6e-4},
-    "report": {"report": 1e-3},
+    "report": REPORT_RATES,
     "risk": {"prognosis": 5e-4},
+    # What no bundle gives back is learned before the rest moves, lest its first gradients lead
+    # everything else away from what it knows.
+    "anew": {"dense": 3e-3, "prognosis": 2e-3},
 }  # fmt: skip
-
-_BEGUN_ANEW: Final = {"dense": 2e-3, "prognosis": 1e-3}  # what no bundle gives back
+_GOING_ON: Final = {"encoder": 2.5e-4, "malignancy": 4e-4, "density": 4e-4,
+                    "localization": 4e-4, "dense": 6e-4, "prognosis": 6e-4}  # fmt: skip
 
 
 def _render(folder: Path, sets: Mapping[str, DataPlan], cores: int) -> None:
@@ -162,11 +166,11 @@ class Training:
     def _stage(self, name: str, number: int, network: DemoNetwork, loss: Loss) -> None:
         budget = getattr(self.plan, f"{name}_budget")
         rates, gpu = _STAGE_RATES[name], self.machine.gpu
+        if name == "rare" and self.start is not None:
+            rates = _GOING_ON
         if name in ("views", "rare"):
             larger = {part: _LARGER_BATCH * rate for part, rate in rates.items()}
             rates = larger if gpu else rates | _FROZEN
-        if name == "rare" and self.start is not None:
-            rates = rates | _BEGUN_ANEW
         drawers = min(max(self.machine.cores - 2, 1), _MOST_DRAWERS) if gpu else 0
         stage = Stage(name, number, network, loss, rates, budget, self.plan.seed, drawers=drawers)
         begun = "" if self.start is None else f"-{self.start.sha256[:8]}"
@@ -193,7 +197,10 @@ class Training:
         count = self.plan.whole if self.machine.gpu else max(self.plan.whole // 2, 1)
         whole = ViewLosses(network, practice, count, self.device)
         hold_norms(network)
-        self._stage("rare", 5, network, MixedLosses(whole, self.plan.practice))
+        losses = MixedLosses(whole, self.plan.practice)
+        if self.start is not None:
+            self._stage("anew", 6, network, losses)
+        self._stage("rare", 5, network, losses)
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]
@@ -204,8 +211,7 @@ class Training:
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
-        if self.start is None:
-            start_report(network)
+        start_report(network)
         writing, count = Writing(words), self.plan.women
         losses = ReportLosses(network, features, writing, count, mirrored, self.device)
         self._stage("report", 4, network, losses)

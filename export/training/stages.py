@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from mammofm_lite.phantom import PhantomTruth
 
 from .batches import CropPlan, Pictures, crops, whole_views
 from .data import Study
-from .losses import Aims, dense_loss, detection_loss
-from .network import DemoNetwork
+from .losses import Aims, dense_loss, dense_targets, detection_loss
+from .network import DENSE_CLASSES, DemoNetwork
 
 __all__ = [
     "CropLosses",
@@ -31,6 +32,9 @@ __all__ = [
 
 Losses = Mapping[str, Tensor]
 Size = tuple[int, int]
+
+_OF_RISK: Final = [DENSE_CLASSES.index(name) for name in ("malignant", "precursor")]
+_WINDOWS: Final = 0.05
 
 
 def _seen(network: DemoNetwork, pictures: Pictures, device: torch.device) -> Features:
@@ -104,9 +108,12 @@ class ViewLosses:
         )
 
     def __call__(self, drawn: DrawnStudies) -> Losses:
+        return self.of(_seen(self.network, drawn.pictures, self.device), drawn)
+
+    def of(self, features: Features, drawn: DrawnStudies) -> Losses:
+        """The losses, where the features of all views are known."""
         network, pictures = self.network, drawn.pictures
         aims = pictures.aims.to(self.device)
-        features = _seen(network, pictures, self.device)
         answers = network.pooled(features)
         density = functional.cross_entropy(answers.density, pictures.density.to(self.device))
         study = _study_malignancy(answers.malignancy, drawn.malignant.to(self.device))
@@ -114,7 +121,7 @@ class ViewLosses:
             **_lesion_losses(network, features, aims, pictures.size),
             "malignancy": _malignancy(answers.malignancy, aims) + 0.5 * study,
             "density": 0.5 * density,
-            "risk": 0.5 * _risk(network, features.map, drawn.risks.to(self.device)),
+            **_risk_losses(network, features.map, aims, pictures.size, drawn.risks.to(self.device)),
         }
 
 
@@ -122,9 +129,9 @@ class ViewLosses:
 class MixedLosses:
     """Stage C: whole studies and, beside each step, crops of others.
 
-    A whole study costs as much as forty crops; what is rare has to be seen more often than that
-    allows. Of crops only boxes and cells are taught: in a crop a lesion fills more of what is
-    pooled than in a view.
+    A whole study costs as much as twenty to forty crops; what is rare has to be seen more often
+    than that allows. In a crop a lesion fills more of what is pooled than in a view; so that a
+    crop teaches malignancy in the measure of a view, it is judged within one: see `_in_a_view`.
     """
 
     views: ViewLosses
@@ -137,10 +144,32 @@ class MixedLosses:
     def __call__(self, drawn: tuple[DrawnStudies, Pictures]) -> Losses:
         studies, pictures = drawn
         network, device = self.views.network, self.views.device
-        features = _seen(network, pictures, device)
-        cut = _lesion_losses(network, features, pictures.aims.to(device), pictures.size)
+        whole = _seen(network, studies.pictures, device)
+        features, aims = _seen(network, pictures, device), pictures.aims.to(device)
+        cut = dict(_lesion_losses(network, features, aims, pictures.size))
+        normal = studies.pictures.aims.malignant == 0
+        if normal.any():
+            placed = _in_a_view(features, whole, normal.to(device))
+            cut["malignancy"] = _malignancy(network.malignancy(placed)[:, 0], aims)
         of_crops = {f"{name} of crops": loss for name, loss in cut.items()}
-        return {**self.views(studies), **of_crops}
+        return {**self.views.of(whole, studies), **of_crops}
+
+
+def _in_a_view(crops: Features, views: Features, usable: Tensor) -> Tensor:
+    """What would be pooled if crops lay in whole views: ``[crops, channels]``.
+
+    The mean over a view's cells, of which as many as a crop has are the crop's. Views take their
+    turns; they are taught nothing by it.
+
+    Parameters
+    ----------
+    usable
+        bool ``[views]``: those that a crop may be laid into.
+    """
+    share = crops.map[0, 0].numel() / views.map[0, 0].numel()
+    rest = views.pooled.detach()[usable]
+    turns = torch.arange(len(crops.pooled), device=rest.device) % len(rest)
+    return torch.lerp(rest[turns], crops.pooled, min(share, 1.0))
 
 
 def _study_malignancy(logits: Tensor, malignant: Tensor) -> Tensor:
@@ -159,9 +188,26 @@ def risks(truths: Sequence[PhantomTruth]) -> Tensor:
     return torch.tensor([truth.risk_by_year for truth in truths], dtype=torch.float32)
 
 
-def _risk(network: DemoNetwork, maps: Tensor, wanted: Tensor) -> Tensor:
-    logits = network.prognosis.logits(network.prognosis.study_squares(maps))
-    return functional.binary_cross_entropy_with_logits(logits, wanted)
+def _risk_losses(
+    network: DemoNetwork, maps: Tensor, aims: Aims, size: Size, wanted: Tensor
+) -> Losses:
+    """Of the whole study, and of every window of it: what lets a woman's risk rise has its place.
+
+    The largest window alone decides the risk, and it alone would be taught. So each is taught: one
+    with a cancer or a precursor on either side the risk of the study, every other to be silent.
+    """
+    prognosis = network.prognosis
+    squares = prognosis.study_squares(maps)
+    whole = functional.binary_cross_entropy_with_logits(prognosis.logits(squares), wanted)
+    cells = dense_targets(aims, (int(maps.shape[2]), int(maps.shape[3])), size)
+    held = prognosis.covered(cells[:, _OF_RISK].amax(dim=1, keepdim=True))
+    windows = functional.binary_cross_entropy_with_logits(
+        prognosis.window_logits(squares),
+        held[:, None] * wanted[:, :, None, None],
+        reduction="sum",
+    )
+    count = held.sum().clamp(min=len(wanted)) * wanted.shape[1]
+    return {"risk": 0.5 * whole, "risk of windows": _WINDOWS * windows / count}
 
 
 @torch.no_grad()

@@ -85,12 +85,13 @@ bench: $(VENV)/.bench $(FULL) $(FULL8) ## latency and memory, of the demo and th
 
 # Stopped at any moment, the same command goes on. HOURS=0.1 tries it out.
 HOURS := 2.2
-# START=mammofm_lite/bundles/demo.mfm goes on from what is shipped.
+# START=mammofm_lite/bundles/demo.mfm goes on from what is shipped; SEED chooses the phantoms, too.
 START :=
+SEED := 0
 DEMO_MODEL := build/demo-model
 BUNDLE := $(DEMO_MODEL)/demo-int8.mfm
 train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two hours on two cores, or a GPU
-	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS) $(if $(START),--start $(START))
+	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS) --seed $(SEED) $(if $(START),--start $(START))
 
 # Of a quantized bundle: what the report head hears is then what it was taught on.
 refit-demo: $(VENV)/.develop ## teach the report head of BUNDLE (INT8) more, on its own encoder; writes demo-refit.mfm

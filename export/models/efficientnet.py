@@ -22,6 +22,7 @@ from mammofm_lite.errors import ExportError
 
 __all__ = [
     "CONFIGS",
+    "Block",
     "BlockSpec",
     "EfficientNet",
     "EfficientNetConfig",
@@ -288,14 +289,14 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=_BATCH_NORM_EPS, momentum=_BATCH_NORM_MOMENTUM)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut."""
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
         hidden = spec.hidden_channels
         self._expands = spec.expand != 1
-        self._shortcut = (
+        self.has_shortcut = (
             not spec.first and spec.stride == 1 and spec.in_channels == spec.out_channels
         )
         if self._expands:
@@ -318,7 +319,7 @@ class _Block(nn.Module):
         y = functional.silu(self._bn1(self._depthwise_conv(y)))
         y = y * self._excitation(y)
         projected: Tensor = self._bn2(self._project_conv(y))
-        return projected + x if self._shortcut else projected
+        return projected + x if self.has_shortcut else projected
 
 
 class EfficientNet(nn.Module):
@@ -330,7 +331,7 @@ class EfficientNet(nn.Module):
         stem = (_STEM_KERNEL, _STEM_STRIDE, config.stem_padding)
         self._conv_stem = _PaddedConv((config.in_channels, config.stem_channels), stem)
         self._bn0 = _batch_norm(config.stem_channels)
-        self._blocks = nn.ModuleList(_Block(spec) for spec in config.blocks)
+        self._blocks = nn.ModuleList(Block(spec) for spec in config.blocks)
         last_channels = config.blocks[-1].out_channels
         self._conv_head = nn.Conv2d(last_channels, config.head_channels, 1, bias=False)
         self._bn1 = _batch_norm(config.head_channels)

@@ -235,7 +235,15 @@ def vary(grey: Tensor, dice: torch.Generator, *, alike: int) -> Tensor:
 
     blurred = functional.avg_pool2d(functional.pad(grey, (1, 1, 1, 1), mode="replicate"), 3, 1)
     varied = grey + drawn(-0.4, 0.7) * (blurred - grey)
-    varied = varied.clamp(0, 1) ** torch.exp(drawn(-0.25, 0.25))
+    varied = varied.clamp(0, 1) ** torch.exp(drawn(-0.4, 0.4))
+    varied = _sigmoid_scale(varied, drawn(0.5, 6.0), drawn(0.3, 0.6))
     noise = torch.randn(grey.shape, generator=dice, device=device)
     varied = varied * drawn(0.8, 1.1) + drawn(0.0, 0.02) * noise * (grey > 0)
     return varied.clamp(0, 1)
+
+
+def _sigmoid_scale(grey: Tensor, slope: Tensor, middle: Tensor) -> Tensor:
+    """A grey scale steep around `middle` and flat at both ends, as processing for display often is;
+    0 and 1 stay where they are."""
+    black, white = (torch.sigmoid(slope * (end - middle)) for end in (0.0, 1.0))
+    return (torch.sigmoid(slope * (grey - middle)) - black) / (white - black)

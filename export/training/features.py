@@ -101,8 +101,9 @@ class TorchEncoder:
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for tensor in self.network.encoder.state_dict().values():
-            digest.update(tensor.detach().cpu().numpy().tobytes())
+        for part in (self.network.encoder, self.network.rounding):
+            for tensor in part.state_dict().values():
+                digest.update(tensor.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @torch.no_grad()

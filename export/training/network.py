@@ -19,6 +19,8 @@ from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS
 
+from .rounding import Rounding
+
 __all__ = [
     "DENSE_CLASSES",
     "DENSITIES",
@@ -210,10 +212,11 @@ class DemoNetwork(nn.Module):
         self.dense_c3 = nn.Conv2d(config.pyramid_channels[0], len(DENSE_CLASSES), 1)
         self.dense_map = nn.Conv2d(channels, len(DENSE_CLASSES), 1)
         self.prognosis = Prognoses(recipe.prognosis, channels)
-        size = (recipe.preprocessing.height, recipe.preprocessing.width)
+        self.size = (recipe.preprocessing.height, recipe.preprocessing.width)
         self.report = ReportModel(
-            _report_config(recipe.report, config.feature_shapes(size)["map"], words)
+            _report_config(recipe.report, config.feature_shapes(self.size)["map"], words)
         )
+        self.rounding = Rounding(self.encoder)
         self._start()
 
     def _start(self) -> None:
@@ -232,6 +235,7 @@ class DemoNetwork(nn.Module):
         """Features of grey pictures ``[batch, 1, height, width]`` from 0 to 1."""
         x = ((picture - PIXEL_MEAN) / PIXEL_STD).expand(-1, 3, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
+        self.rounding.follows = self.training and picture.shape[2:] == self.size
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda and self.training):
             found = self.encoder.features(x)
         return Features(found.pooled.float(), found.map.float(), found.c3.float(), found.c4.float())

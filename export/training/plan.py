@@ -17,6 +17,7 @@ _ANEW_GOING_ON: Final = 0.04
 _RARE_GOING_ON: Final = 0.36
 _REPORT_GOING_ON: Final = 0.25
 _NO_TIME: Final = Budget(0)
+_APART: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ class Plan:
     prevalence: float = 0.5
     fine_mm: float = 0.1
     coarse_mm: float = 0.2
+
+    @property
+    def phantoms(self) -> range:
+        """Seeds to train on, in their order: for another `seed` other ones, so that a run which
+        goes on meets none that an earlier one has learned by heart."""
+        return TRAINING[self.seed * _APART % (len(TRAINING) // 2) :]
 
     def __str__(self) -> str:
         budgets = {

@@ -15,7 +15,7 @@ import torch
 from mammofm_lite.bundle import Bundle
 from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.recipe import Recipe, load_recipe
-from mammofm_lite.export.seeds import TRAINING, VALIDATION
+from mammofm_lite.export.seeds import VALIDATION
 
 from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .features import (
@@ -33,7 +33,15 @@ from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
 from .read_back import read_back
-from .stages import CropLosses, MixedLosses, ViewLosses, hold_norms, settle_norms, start_views
+from .stages import (
+    CropLosses,
+    MixedLosses,
+    ViewLosses,
+    begin_rounding,
+    hold_norms,
+    settle_norms,
+    start_views,
+)
 from .write import filled_recipe
 
 __all__ = ["Training"]
@@ -114,7 +122,7 @@ class Training:
         self.tell(f"training on {self.device}, {torch.get_num_threads()} threads")
         self.tell(f"plan: {self.plan}")
         spec, plan = self.recipe.preprocessing, self.plan
-        drawn = DataPlan(TRAINING[: plan.studies], plan.coarse_mm, spec, plan.prevalence)
+        drawn = DataPlan(plan.phantoms[: plan.studies], plan.coarse_mm, spec, plan.prevalence)
         checked = DataPlan(VALIDATION[: plan.checked], plan.fine_mm, spec)
         sets = {"train": drawn, "rare": self._rare(drawn), "check": checked}
         first = replace(drawn, seeds=drawn.seeds[: plan.first])
@@ -130,6 +138,7 @@ class Training:
             if not early:
                 self._crops(network, studies)
             self._views(network, studies)
+            begin_rounding(network, self._some(studies), self.device)
         self._mixed(network, studies, rare)
         self._light_heads(network, studies, words)
         points = self._points(network, checks)
@@ -138,6 +147,7 @@ class Training:
     def _go_on(self, network: DemoNetwork, start: Bundle, studies: StudySet) -> None:
         self.tell(f"going on from {start.name} {start.version}, {start.precision}")
         read_back(network, start)
+        begin_rounding(network, self._some(studies), self.device)
         start_views(network, self._some(studies), self.device)
 
     @contextmanager
@@ -155,7 +165,7 @@ class Training:
             process.join()
 
     def _rare(self, drawn: DataPlan) -> DataPlan:
-        others = TRAINING[self.plan.studies :]
+        others = self.plan.phantoms[self.plan.studies :]
         found = rare_seeds(others, self.plan.rare, drawn.options, workers=self.machine.cores)
         return replace(drawn, seeds=found)
 

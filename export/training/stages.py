@@ -22,6 +22,7 @@ __all__ = [
     "DrawnStudies",
     "MixedLosses",
     "ViewLosses",
+    "begin_rounding",
     "fitted_line",
     "hold_norms",
     "risks",
@@ -245,6 +246,15 @@ def hold_norms(network: DemoNetwork) -> None:
 
 def _norms(network: DemoNetwork) -> list[nn.BatchNorm2d]:
     return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def begin_rounding(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
+    """Round from now on, in the ranges that these studies have."""
+    hold_norms(network)
+    for study in studies:
+        _seen(network, whole_views([study], network.kinds, None), device)
+    network.rounding.on = True
 
 
 @torch.no_grad()

@@ -16,9 +16,17 @@ from mammofm_lite.export.models.boxes import anchor_boxes, decode_boxes
 from mammofm_lite.export.models.efficientnet import Features
 from mammofm_lite.export.models.report import ReportConfig, ReportModel
 from mammofm_lite.export.recipe import load_recipe
+from mammofm_lite.export.seeds import TRAINING
 from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.export.training import data, loop, losses
-from mammofm_lite.export.training.batches import CropPlan, _cut_boxes, crops, whole_views
+from mammofm_lite.export.training.batches import (
+    CropPlan,
+    _cut_boxes,
+    _sigmoid_scale,
+    crops,
+    vary,
+    whole_views,
+)
 from mammofm_lite.export.training.data import DataPlan, Practice, Study, View, make_studies
 from mammofm_lite.export.training.features import (
     FeatureSet,
@@ -284,6 +292,15 @@ def test_going_on_takes_as_long(machine: Machine) -> None:
     assert smoke.going_on().rare_budget.steps == smoke.rare_budget.steps
 
 
+def test_another_seed_meets_other_phantoms() -> None:
+    two = Machine(2, gpu=False)
+    met = [set(p.phantoms[: p.studies]) for p in (Plan.for_hours(2, two, seed=s) for s in (0, 1))]
+    assert not met[0] & met[1]
+    assert Plan.for_hours(2, two, seed=0).phantoms == TRAINING
+    most = Plan.for_hours(48, Machine(64, gpu=True), seed=10**9 + 24)
+    assert len(most.phantoms) > most.going_on().studies
+
+
 def test_hours_have_bounds() -> None:
     two = Machine(2, gpu=False)
     with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):
@@ -407,6 +424,27 @@ def test_unvaried_views_are_what_the_encoder_graph_makes_of_them() -> None:
     assert float(grey.min()) == 0
     assert float(grey.max()) == 1
     assert pictures.aims.malignant.tolist() == [1, 1, 0, 0]
+
+
+def test_a_varied_grey_scale_rises_and_keeps_its_ends() -> None:
+    ramp = torch.linspace(0, 1, 101).expand(3, 1, 1, 101)
+    slope, middle = (torch.tensor(v)[:, None, None, None] for v in ([0.5, 3, 6], [0.3, 0.6, 0.4]))
+    scaled = _sigmoid_scale(ramp, slope, middle)
+    assert bool((scaled.diff(dim=3) > 0).all())
+    torch.testing.assert_close(scaled[..., [0, -1]], ramp[..., [0, -1]], rtol=0, atol=1e-6)
+    steepest = scaled.diff(dim=3).argmax(dim=3).flatten()
+    assert steepest.tolist() == pytest.approx([30, 60, 40], abs=1)
+
+
+def test_views_of_one_examination_vary_together_and_background_stays_black() -> None:
+    grey = torch.zeros(4, 1, 40, 40)
+    grey[:, :, :, 12:] = 0.5
+    dice = torch.Generator().manual_seed(3)
+    varied = vary(grey, dice, alike=2)
+    assert float(varied[..., :11].abs().max()) < 1e-6
+    middles = varied[..., 20:].mean((1, 2, 3))
+    assert float((middles[0] - middles[1]).abs()) < 0.002
+    assert float((middles[2] - middles[0]).abs()) > 0.01
 
 
 # -------------------- losses

@@ -3,9 +3,10 @@
 Post-training quantization clips and rounds what training never saw clipped or rounded. Trained on
 the rounded values, with gradients that pass straight through the rounding (arXiv 1308.3432; for
 networks of integers arXiv 1712.05877), the weights settle where it costs little. Ranges follow the
-rule of `quant.ptq`: activations asymmetric in 8 bits, of a depthwise convolution one range per
-channel, each the mean of the least and largest values of whole views; weights symmetric per output
-channel in half of their range, for the overflow fix; squeeze-excite paths stay float.
+rule of `quant.ptq`: activations asymmetric in 8 bits, from the mean of the least to the mean of the
+largest values of whole views; before a depthwise convolution one range per channel, from the least
+to the largest of all views; weights symmetric per output channel in half of their range, for the
+overflow fix; squeeze-excite paths stay float.
 """
 
 from typing import Any, Final, cast
@@ -19,7 +20,8 @@ __all__ = ["Rounding"]
 
 _MOST: Final = 255
 _MOST_OF_WEIGHTS: Final = 63  # half of the range of 8 bits: the overflow fix
-_SLOWEST: Final = 0.99
+_KEPT_OF_MEANS: Final = 0.99
+_KEPT_OF_EXTREMES: Final = 0.999
 _TINY: Final = 1e-9
 
 
@@ -37,17 +39,22 @@ class _Point(nn.Module):
         self.register_buffer("high", torch.zeros(size))
         self.register_buffer("seen", torch.zeros(()))
 
+    def forget(self) -> None:
+        """Have seen nothing yet."""
+        for buffer in (self.low, self.high, self.seen):
+            buffer.zero_()
+
     @torch.no_grad()
     def follow(self, values: Tensor) -> None:
-        """Let the range follow some pictures: a mean of extremes, or per channel the extremes."""
-        keep = min(_SLOWEST, float(self.seen / (1 + self.seen)))
-        self.seen += 1
+        """Let the range follow some pictures; what was long ago counts less and less."""
         values = values.detach().float()
         if self.low.dim():
             low, high = values.amin((0, 2, 3)), values.amax((0, 2, 3))
-            torch.minimum(low, self.low * keep, out=self.low)
-            torch.maximum(high, self.high * keep, out=self.high)
+            torch.minimum(low, self.low * _KEPT_OF_EXTREMES, out=self.low)
+            torch.maximum(high, self.high * _KEPT_OF_EXTREMES, out=self.high)
             return
+        keep = min(_KEPT_OF_MEANS, float(self.seen / (1 + self.seen)))
+        self.seen += 1
         flat = values.flatten(1)
         self.low.lerp_(flat.amin(1).mean().clamp(max=0), 1 - keep)
         self.high.lerp_(flat.amax(1).mean().clamp(min=0), 1 - keep)
@@ -112,6 +119,13 @@ class Rounding(nn.Module):
                 self._round_layer(layer)
             elif isinstance(layer, Block) and layer.has_shortcut:
                 self._round_output(layer._bn2)
+
+    def forget(self) -> None:
+        """Let the ranges begin anew, and round nothing meanwhile."""
+        self.on = False
+        for point in self.points:
+            assert isinstance(point, _Point)
+            point.forget()
 
     def _round_layer(self, layer: nn.Conv2d) -> None:
         depthwise = layer.groups == layer.in_channels > 1

@@ -213,6 +213,7 @@ class Training:
         self._stage("rare", 5, network, losses)
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
+        begin_rounding(network, self._some(studies), self.device)
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]
         counter = in_tenths(self.tell, "features")
         folder = self.folder / "features"

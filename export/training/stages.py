@@ -250,8 +250,13 @@ def _norms(network: DemoNetwork) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def begin_rounding(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
-    """Round from now on, in the ranges that these studies have."""
+    """Round from now on, in the ranges that these studies have as quantization will see them.
+
+    Training moves the ranges along, by varied pictures and by weights that change; what comes after
+    it is to hear the encoder as it will be.
+    """
     hold_norms(network)
+    network.rounding.forget()
     for study in studies:
         _seen(network, whole_views([study], network.kinds, None), device)
     network.rounding.on = True

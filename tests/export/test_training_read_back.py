@@ -17,12 +17,9 @@ from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.recipe import load_recipe
 from mammofm_lite.export.seeds import HELD_OUT
 from mammofm_lite.export.training.data import DataPlan, make_studies
-from mammofm_lite.export.training.features import TorchEncoder
 from mammofm_lite.export.training.loop import save_state
 from mammofm_lite.export.training.network import DemoNetwork, ReportWords, parts_of
 from mammofm_lite.export.training.read_back import read_back
-from mammofm_lite.export.training.refit import GraphEncoder
-from mammofm_lite.export.training.stages import begin_rounding
 from mammofm_lite.graphs import GraphStore
 from mammofm_lite.progress import StageReporter
 from mammofm_lite.views import STANDARD_VIEWS
@@ -139,25 +136,6 @@ def test_of_the_bundle_that_is_shipped(tmp_path: Path) -> None:
     for layer, (key, value) in enumerate(zip(memory.keys, memory.values, strict=True)):
         assert apart(torch.from_numpy(fused[f"memory_key_{layer}"]), key) < 1e-2
         assert apart(torch.from_numpy(fused[f"memory_value_{layer}"]), value) < 1e-2
-
-
-def test_rounding_is_that_of_the_shipped_bundle(tmp_path: Path) -> None:
-    """Rounded as training rounds, the weights answer as the INT8 graph does, in ranges that only
-    eight phantoms give."""
-    plan = DataPlan(HELD_OUT[:8], 0.2, load_recipe(RECIPE).preprocessing)
-    studies = list(make_studies(tmp_path, plan, workers=0, tell=lambda done, count: None))
-    bundle, cpu = Bundle.open(demo_bundle_path()), torch.device("cpu")
-    network = new_network(5)
-    read_back(network, bundle)
-    rounded_by_openvino = GraphEncoder(bundle, "view", 1)(studies[:1])
-    plain = TorchEncoder(network, cpu)(studies[:1])
-    begin_rounding(network, studies, cpu)
-    rounded = TorchEncoder(network, cpu)(studies[:1])
-
-    def error(maps: Tensor) -> float:
-        return float((maps - rounded_by_openvino).norm() / rounded_by_openvino.norm())
-
-    assert error(rounded) < 0.7 * error(plain)
 
 
 def test_other_bundles_are_refused() -> None:

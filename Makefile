@@ -95,7 +95,7 @@ train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two h
 
 # Of a quantized bundle: what the report head hears is then what it was taught on.
 refit-demo: $(VENV)/.develop ## teach the report head of BUNDLE (INT8) more, on its own encoder; writes demo-refit.mfm
-	$(BIN)/python -m mammofm_lite.export.training.refit $(BUNDLE) $(DEMO_MODEL)/demo-refit.mfm --folder $(DEMO_MODEL)
+	$(BIN)/python -m mammofm_lite.export.training.refit $(BUNDLE) $(DEMO_MODEL)/demo-refit.mfm --folder $(DEMO_MODEL) --seed $(SEED)
 
 # FUZZ_SECONDS of every fuzz; a crash leaves its input in /dev/shm/mammofm-fuzz-*/last-input.
 FUZZ_SECONDS := 60

@@ -20,7 +20,7 @@ _RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
 @click.command()
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--hours", default=2.0, show_default=True, help="How long all of it may take.")
-@click.option("--seed", default=0, show_default=True, help="Of the weights and of every draw.")
+@click.option("--seed", default=0, show_default=True, help="Of weights, draws and phantoms.")
 @click.option("--smoke", is_flag=True, help="A few steps of everything; learns nothing.")
 @click.option(
     "--start",

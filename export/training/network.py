@@ -235,7 +235,8 @@ class DemoNetwork(nn.Module):
         """Features of grey pictures ``[batch, 1, height, width]`` from 0 to 1."""
         x = ((picture - PIXEL_MEAN) / PIXEL_STD).expand(-1, 3, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
-        self.rounding.follows = self.training and picture.shape[2:] == self.size
+        whole = picture.shape[2:] == self.size
+        self.rounding.follows = self.rounding.begun and self.training and whole
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda and self.training):
             found = self.encoder.features(x)
         return Features(found.pooled.float(), found.map.float(), found.c3.float(), found.c4.float())

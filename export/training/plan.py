@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mammofm_lite.errors import UsageError
-from mammofm_lite.export.seeds import TRAINING, VALIDATION
+from mammofm_lite.export.seeds import TRAINING, VALIDATION, training_seeds
 
 from .batches import CropPlan
 from .loop import Budget
@@ -17,7 +17,6 @@ _ANEW_GOING_ON: Final = 0.04
 _RARE_GOING_ON: Final = 0.36
 _REPORT_GOING_ON: Final = 0.25
 _NO_TIME: Final = Budget(0)
-_APART: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,8 @@ class Plan:
 
     @property
     def phantoms(self) -> range:
-        """Seeds to train on, in their order: for another `seed` other ones, so that a run which
-        goes on meets none that an earlier one has learned by heart."""
-        return TRAINING[self.seed * _APART % (len(TRAINING) // 2) :]
+        """Seeds of the phantoms to train on, in their order."""
+        return training_seeds(self.seed)
 
     def __str__(self) -> str:
         budgets = {

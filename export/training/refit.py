@@ -26,7 +26,7 @@ from mammofm_lite.bundle import DESCRIPTION, Bundle
 from mammofm_lite.errors import ExportError, MammoFMError
 from mammofm_lite.export.recipe import Recipe, WeightSource, load_recipe
 from mammofm_lite.export.report_part import ReportPart
-from mammofm_lite.export.seeds import TRAINING
+from mammofm_lite.export.seeds import training_seeds
 from mammofm_lite.export.writing import file_records, whole_bundle, write_description
 from mammofm_lite.graphs import GraphStore
 from mammofm_lite.progress import StageReporter
@@ -114,7 +114,10 @@ class Refit:
             raise ExportError("the bundle has no report head to teach")
         encoder = GraphEncoder(self.bundle, self.bundle.report.encoder, self.cores)
         plan = DataPlan(
-            TRAINING[: self.studies], _COARSE_MM, self.recipe.preprocessing, _PREVALENCE
+            training_seeds(self.seed)[: self.studies],
+            _COARSE_MM,
+            self.recipe.preprocessing,
+            _PREVALENCE,
         )
         studies = make_studies(
             self.folder / "train", plan, workers=self.cores, tell=in_tenths(self.tell, "phantoms")
@@ -214,6 +217,7 @@ def _replace(path: Path, model: Any) -> None:
 @click.option("--hours", default=0.5, show_default=True, help="Of teaching, after rendering.")
 @click.option("--studies", default=1400, show_default=True, help="Phantoms to teach with.")
 @click.option("--workers", default=2, show_default=True, help="Processes that render; threads.")
+@click.option("--seed", default=0, show_default=True, help="Of the phantoms and of every draw.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT.")
 def main(
     bundle: Path,
@@ -222,12 +226,13 @@ def main(
     hours: float,
     studies: int,
     workers: int,
+    seed: int,
     force: bool,
 ) -> None:
     """Teach the report head of BUNDLE more, on what its encoder says; write the whole as OUTPUT."""
     try:
         opened = Bundle.open(bundle)
-        refit = Refit(opened, _made(folder), hours, studies, workers, print_line)
+        refit = Refit(opened, _made(folder), hours, studies, workers, print_line, seed)
         made = refit.run(output, force=force)
     except MammoFMError as error:
         print(f"error: {error}", file=sys.stderr)

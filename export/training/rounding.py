@@ -47,7 +47,7 @@ class _Point(nn.Module):
     @torch.no_grad()
     def follow(self, values: Tensor) -> None:
         """Let the range follow some pictures; what was long ago counts less and less."""
-        values = values.detach().float()
+        values = values.float()
         if self.low.dim():
             low, high = values.amin((0, 2, 3)), values.amax((0, 2, 3))
             torch.minimum(low, self.low * _KEPT_OF_EXTREMES, out=self.low)
@@ -106,23 +106,30 @@ class Rounding(nn.Module):
     encoder
         Whose convolutions are rounded: all but squeeze-excite paths, and what is added to a
         shortcut.
+
+    Attributes
+    ----------
+    begun
+        Whether ranges are wanted yet.
+    follows
+        Whether they follow what passes: whole views alone should move them.
+    on
+        Whether what passes is rounded.
     """
 
     def __init__(self, encoder: EfficientNet) -> None:
         super().__init__()
         self.points = nn.ModuleList()
-        self.on = False
-        self.follows = False
-        """Whether ranges follow what passes: whole views alone should move them."""
+        self.begun = self.on = self.follows = False
         for name, layer in encoder.named_modules():
             if isinstance(layer, nn.Conv2d) and not name.rpartition(".")[2].startswith("_se_"):
                 self._round_layer(layer)
             elif isinstance(layer, Block) and layer.has_shortcut:
                 self._round_output(layer._bn2)
 
-    def forget(self) -> None:
+    def begin(self) -> None:
         """Let the ranges begin anew, and round nothing meanwhile."""
-        self.on = False
+        self.begun, self.on = True, False
         for point in self.points:
             assert isinstance(point, _Point)
             point.forget()

@@ -147,8 +147,9 @@ class Training:
     def _go_on(self, network: DemoNetwork, start: Bundle, studies: StudySet) -> None:
         self.tell(f"going on from {start.name} {start.version}, {start.precision}")
         read_back(network, start)
-        begin_rounding(network, self._some(studies), self.device)
-        start_views(network, self._some(studies), self.device)
+        some = self._some(studies)
+        begin_rounding(network, some, self.device)
+        start_views(network, some, self.device)
 
     @contextmanager
     def _rendering(self, sets: Mapping[str, DataPlan]) -> Iterator[None]:

@@ -256,7 +256,7 @@ def begin_rounding(network: DemoNetwork, studies: Sequence[Study], device: torch
     it is to hear the encoder as it will be.
     """
     hold_norms(network)
-    network.rounding.forget()
+    network.rounding.begin()
     for study in studies:
         _seen(network, whole_views([study], network.kinds, None), device)
     network.rounding.on = True

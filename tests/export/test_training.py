@@ -62,6 +62,7 @@ from mammofm_lite.export.training.stages import (
     MixedLosses,
     ViewLosses,
     _in_a_view,
+    begin_rounding,
     hold_norms,
     settle_norms,
     start_views,
@@ -790,6 +791,35 @@ def test_a_logit_is_stretched_to_what_is_wanted() -> None:
         stretch_logit(head, head(x)[:, 0], wanted)
     assert head.weight.item() == pytest.approx(3, abs=0.15)
     assert head.bias.item() == pytest.approx(1, abs=0.1)
+
+
+def test_ranges_begin_on_whole_views_and_follow_them_alone(network: DemoNetwork) -> None:
+    device, rounding = torch.device("cpu"), network.rounding
+    studies = [drawn_study(1, malignant=True)]
+
+    def ranges() -> list[torch.Tensor]:
+        return [value.clone() for value in rounding.state_dict().values()]
+
+    def moved(seen: torch.Tensor, *, training: bool) -> bool:
+        hold_norms(network)
+        network.training = training
+        before = ranges()
+        with torch.no_grad():
+            network.features(seen)
+        return any(not torch.equal(*pair) for pair in zip(before, ranges(), strict=True))
+
+    view, crop = torch.rand(1, 1, SIDE, SIDE), torch.rand(1, 1, SIDE, SIDE // 2)
+    assert not rounding.begun
+    assert not moved(view, training=True)
+    begin_rounding(network, studies, device)
+    first = ranges()
+    assert rounding.on
+    assert moved(view, training=True)
+    assert not moved(view, training=False)
+    assert not moved(crop, training=True)
+    begin_rounding(network, studies, device)
+    assert all(torch.equal(*pair) for pair in zip(first, ranges(), strict=True))
+    rounding.on = rounding.begun = False
 
 
 def test_norms_settle_on_the_weights_as_they_are(network: DemoNetwork) -> None:

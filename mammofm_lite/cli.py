@@ -46,6 +46,7 @@ def main() -> None:
     except OSError as error:
         # The text of an OSError carries a path, and a path may carry a patient's name.
         click.echo(f"mammofm-lite: cannot read or write: {error.strerror or 'I/O error'}", err=True)
+        _give_up_output()
         sys.exit(1)
     except MemoryError:
         click.echo("mammofm-lite: not enough memory for this study and bundle", err=True)
@@ -55,6 +56,17 @@ def main() -> None:
             raise
         click.echo(f"mammofm-lite: {_defect(error)}", err=True)
         sys.exit(1)
+
+
+def _give_up_output() -> None:
+    """Drop what standard output could not take: Python would try again at exit, tell of it in lines
+    of its own, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _defect(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Ctrl-C, kill -9, full disks and closed folders: no half-written file passes for a result."""
 
 import json
+import os
 import random
 import resource
 import signal
@@ -175,13 +176,27 @@ def test_a_full_disk(study: Path, tmp_path: Path, size: int) -> None:
     assert not (folder / "result.json").exists()
 
 
-def test_a_full_standard_output(study: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output(study: Path, unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*COMMAND, "infer", study, "-q", "--heads", "diagnosis"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
     fails(done, "No space left on device")
+
+
+def test_a_reader_that_has_gone(study: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as pipe:
+        done = subprocess.run(
+            [*COMMAND, "infer", study, "-q", "--heads", "diagnosis"],
+            stdout=pipe, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")  # as click has it: `| head` is no failure
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,13 @@ def export(
     type=click.Path(path_type=Path),
     help="TOML with limits of drift (default: see the README).",
 )
-@click.option("--bias-correction", type=click.Choice(["fast", "full"]), default="fast")
+@click.option(
+    "--bias-correction",
+    type=click.Choice(["none", "fast", "full"]),
+    default="fast",
+    show_default=True,
+    help="Of what rounding shifts; none for weights that were trained rounded.",
+)
 @click.option(
     "--rounds",
     type=click.IntRange(0, 100),

@@ -48,7 +48,7 @@ class QuantizeOptions:
     gates
         How much may change.
     bias_correction
-        ``fast`` or ``full``; see `ptq.quantize_graph`.
+        ``none``, ``fast`` or ``full``; see `ptq.quantize_graph`.
     rounds
         How often an encoder, and then the whole bundle, may give precision back.
     accept_drift

@@ -25,7 +25,7 @@ from .layers import never_quantized
 
 __all__ = ["BiasCorrection", "compress_weights", "quantize_graph", "read_graph", "save_graph"]
 
-BiasCorrection = Literal["fast", "full"]
+BiasCorrection = Literal["none", "fast", "full"]
 
 NNCF_VERSION: Final[str] = nncf.__version__
 
@@ -58,6 +58,7 @@ def quantize_graph(
         Names of convolutions that stay float.
     bias_correction
         ``full`` corrects layer after layer on the quantized inputs of each, and takes longer.
+        ``none`` leaves them as they are, for weights that were trained rounded.
 
     Raises
     ------
@@ -75,10 +76,11 @@ def quantize_graph(
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(inputs),
-            fast_bias_correction=bias_correction == "fast",
+            fast_bias_correction=bias_correction != "full",
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE
+                overflow_fix=nncf.OverflowFix.ENABLE,
+                disable_bias_correction=bias_correction == "none",
             ),
         )
 

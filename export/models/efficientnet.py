@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -295,31 +294,41 @@ class Block(nn.Module):
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
         hidden = spec.hidden_channels
-        self._expands = spec.expand != 1
+        self.expands = spec.expand != 1
         self.has_shortcut = (
             not spec.first and spec.stride == 1 and spec.in_channels == spec.out_channels
         )
-        if self._expands:
+        if self.expands:
             self._expand_conv = nn.Conv2d(spec.in_channels, hidden, 1, bias=False)
             self._bn0 = _batch_norm(hidden)
         convolution = (spec.kernel, spec.stride, spec.padding)
         self._depthwise_conv = _PaddedConv((hidden, hidden), convolution, groups=hidden)
         self._bn1 = _batch_norm(hidden)
+        self._swish = nn.SiLU()
         self._se_reduce = nn.Conv2d(hidden, spec.squeeze_channels, 1)
         self._se_expand = nn.Conv2d(spec.squeeze_channels, hidden, 1)
+        self._gate = nn.Sigmoid()
         self._project_conv = nn.Conv2d(hidden, spec.out_channels, 1, bias=False)
         self._bn2 = _batch_norm(spec.out_channels)
 
     def _excitation(self, x: Tensor) -> Tensor:
         squeezed = self._se_reduce(x.mean((2, 3), keepdim=True))
-        return torch.sigmoid(self._se_expand(functional.silu(squeezed)))
+        gate: Tensor = self._gate(self._se_expand(functional.silu(squeezed)))
+        return gate
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.silu(self._bn0(self._expand_conv(x))) if self._expands else x
-        y = functional.silu(self._bn1(self._depthwise_conv(y)))
+        y = functional.silu(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = self._swish(self._bn1(self._depthwise_conv(y)))
         y = y * self._excitation(y)
         projected: Tensor = self._bn2(self._project_conv(y))
         return projected + x if self.has_shortcut else projected
+
+
+class _MeanOfCells(nn.Module):
+    """``[batch, channels, height, width]`` to ``[batch, channels]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 class EfficientNet(nn.Module):
@@ -335,6 +344,7 @@ class EfficientNet(nn.Module):
         last_channels = config.blocks[-1].out_channels
         self._conv_head = nn.Conv2d(last_channels, config.head_channels, 1, bias=False)
         self._bn1 = _batch_norm(config.head_channels)
+        self._pool = _MeanOfCells()
 
     def block_outputs(self, image: Tensor) -> Iterator[Tensor]:
         """Yield the output of every block in turn; nothing is kept.
@@ -364,7 +374,7 @@ class EfficientNet(nn.Module):
         outputs = self._selected(image, frozenset((config.c3_block, config.c4_block, last)))
         feature_map = self.head(outputs[last])
         return Features(
-            pooled=feature_map.mean((2, 3)),
+            pooled=self._pool(feature_map),
             map=feature_map,
             c3=outputs[config.c3_block],
             c4=outputs[config.c4_block],

@@ -2,11 +2,13 @@
 
 Post-training quantization clips and rounds what training never saw clipped or rounded. Trained on
 the rounded values, with gradients that pass straight through the rounding (arXiv 1308.3432; for
-networks of integers arXiv 1712.05877), the weights settle where it costs little. Ranges follow the
-rule of `quant.ptq`: activations asymmetric in 8 bits, from the mean of the least to the mean of the
-largest values of whole views; before a depthwise convolution one range per channel, from the least
-to the largest of all views; weights symmetric per output channel in half of their range, for the
-overflow fix; squeeze-excite paths stay float.
+networks of integers arXiv 1712.05877), the weights settle where it costs little. Places and ranges
+are those of `quant.ptq`: activations asymmetric in 8 bits, from the mean of the least to the mean
+of the largest values of whole views; before a depthwise convolution one range per channel, from the
+least to the largest of all views; weights symmetric per output channel, for the overflow fix in
+half of their range, those of depthwise convolutions in all of it. Rounded is what convolutions
+read, both sides of a shortcut and of a squeeze-excite product, and what is averaged; the
+convolutions of squeeze-excite paths are not.
 """
 
 from typing import Any, Final, cast
@@ -19,7 +21,7 @@ from mammofm_lite.export.models.efficientnet import Block, EfficientNet
 __all__ = ["Rounding"]
 
 _MOST: Final = 255
-_MOST_OF_WEIGHTS: Final = 63  # half of the range of 8 bits: the overflow fix
+_MOST_OF_WEIGHTS: Final = 127
 _KEPT_OF_MEANS: Final = 0.99
 _KEPT_OF_EXTREMES: Final = 0.999
 _TINY: Final = 1e-9
@@ -59,27 +61,33 @@ class _Point(nn.Module):
         self.low.lerp_(flat.amin(1).mean().clamp(max=0), 1 - keep)
         self.high.lerp_(flat.amax(1).mean().clamp(min=0), 1 - keep)
 
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """Step, and steps below zero: the range is widened until zero is one of its values."""
+        span = (self.high - self.low).clamp(min=_TINY)
+        below = torch.round(-self.low / span * _MOST)
+        steps = torch.stack([self.high / (_MOST - below), -self.low / below])
+        return steps.nan_to_num(0, 0, 0).amax(0).clamp(min=_TINY), below
+
     def forward(self, values: Tensor) -> Tensor:
-        step = ((self.high - self.low) / _MOST).clamp(min=_TINY)
-        below = torch.round(-self.low / step)
+        step, below = self.grid()
         if step.dim():
             step, below = (one[:, None, None] for one in (step, below))
         return _rounded(values.float(), step, below)
 
 
 class _Rounded(torch.autograd.Function):
-    """Multiples of a step, with a gradient as if nothing had been rounded."""
+    """At most so many multiples of a step, with a gradient as if nothing had been rounded."""
 
     @staticmethod
-    def forward(values: Tensor, step: Tensor) -> Tensor:
-        return (values / step).round_().mul_(step)
+    def forward(values: Tensor, step: Tensor, most: int) -> Tensor:
+        return (values / step).round_().clamp_(-most, most).mul_(step)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
 
 
 def _rounded(values: Tensor, step: Tensor, below: Tensor) -> Tensor:
@@ -88,12 +96,23 @@ def _rounded(values: Tensor, step: Tensor, below: Tensor) -> Tensor:
     A tenth of the time of `torch.fake_quantize_per_tensor_affine` on two cores.
     """
     within = values.clamp(-below * step, (_MOST - below) * step)
-    return cast(Tensor, _Rounded.apply(within, step))
+    return cast(Tensor, _Rounded.apply(within, step, _MOST))
 
 
-def _rounded_weights(weight: Tensor) -> Tensor:
-    largest = weight.detach().float().abs().amax((1, 2, 3), keepdim=True)
-    return cast(Tensor, _Rounded.apply(weight, (largest / _MOST_OF_WEIGHTS).clamp(min=_TINY)))
+def _rounded_weights(weight: Tensor, *, depthwise: bool) -> Tensor:
+    """Of every output channel, 127 multiples of a step, or of a depthwise convolution 255.
+
+    The largest weight lies on the last of 255, and by the overflow fix half a step beyond the last
+    of 127. A gradient passes all of them, lest the largest stay as they are.
+    """
+    largest = weight.detach().float().abs().amax((1, 2, 3), keepdim=True).clamp(min=_TINY)
+    step = largest / _MOST_OF_WEIGHTS if depthwise else largest / (_MOST_OF_WEIGHTS / 2)
+    most = _MOST_OF_WEIGHTS if depthwise else _MOST_OF_WEIGHTS // 2
+    return cast(Tensor, _Rounded.apply(weight, step, most))
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    return layer.groups == layer.in_channels > 1
 
 
 class Rounding(nn.Module):
@@ -104,8 +123,7 @@ class Rounding(nn.Module):
     Parameters
     ----------
     encoder
-        Whose convolutions are rounded: all but squeeze-excite paths, and what is added to a
-        shortcut.
+        Whose values are rounded where `quant.ptq` has its graph rounded.
 
     Attributes
     ----------
@@ -121,11 +139,12 @@ class Rounding(nn.Module):
         super().__init__()
         self.points = nn.ModuleList()
         self.begun = self.on = self.follows = False
-        for name, layer in encoder.named_modules():
-            if isinstance(layer, nn.Conv2d) and not name.rpartition(".")[2].startswith("_se_"):
-                self._round_layer(layer)
-            elif isinstance(layer, Block) and layer.has_shortcut:
-                self._round_output(layer._bn2)
+        self._round_layer(encoder._conv_stem)
+        for block in encoder._blocks:
+            assert isinstance(block, Block)
+            self._round_block(block)
+        self._round_layer(encoder._conv_head)
+        self._round_input(encoder._pool)
 
     def begin(self) -> None:
         """Let the ranges begin anew, and round nothing meanwhile."""
@@ -134,17 +153,38 @@ class Rounding(nn.Module):
             assert isinstance(point, _Point)
             point.forget()
 
+    def _round_block(self, block: Block) -> None:
+        if block.has_shortcut:  # which adds what the expansion reads
+            self._round_input(block)
+            self._round_weights(block._expand_conv)
+        elif block.expands:
+            self._round_layer(block._expand_conv)
+        self._round_layer(block._depthwise_conv)
+        self._round_output(block._swish)
+        self._round_output(block._gate)
+        self._round_layer(block._project_conv)
+        if block.has_shortcut:
+            self._round_output(block._bn2)
+
     def _round_layer(self, layer: nn.Conv2d) -> None:
-        depthwise = layer.groups == layer.in_channels > 1
-        point = self._point(layer.in_channels if depthwise else None)
+        channels = layer.in_channels if _is_depthwise(layer) else None
+        self._round_weights(layer, self._point(channels))
+
+    def _round_weights(self, layer: nn.Conv2d, point: _Point | None = None) -> None:
         plain = layer._conv_forward
+        depthwise = _is_depthwise(layer)
 
         def rounded(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            weight = _rounded_weights(weight) if self.on else weight
-            return plain(self._passed(point, values), weight, bias)
+            weight = _rounded_weights(weight, depthwise=depthwise) if self.on else weight
+            values = values if point is None else self._passed(point, values)
+            return plain(values, weight, bias)
 
         # The one place where torch hands padded input and weights over together.
         layer._conv_forward = rounded  # type: ignore[method-assign]
+
+    def _round_input(self, layer: nn.Module) -> None:
+        point = self._point(None)
+        layer.register_forward_pre_hook(lambda _, given: (self._passed(point, given[0]),))
 
     def _round_output(self, layer: nn.Module) -> None:
         point = self._point(None)

@@ -12,10 +12,12 @@ from .loop import Budget
 __all__ = ["Machine", "Plan"]
 
 _HOURS: Final = (0.02, 48.0)
-# Of the time that crops and views do not need; the rest renders and encodes twice as many phantoms.
+# Of the time for crops and views, where they are known; the rest of it renders and encodes half as
+# many phantoms more. Rare looks keep theirs.
 _ANEW_GOING_ON: Final = 0.04
-_RARE_GOING_ON: Final = 0.36
-_REPORT_GOING_ON: Final = 0.25
+_CROPS_GOING_ON: Final = 0.64
+_REPORT_GOING_ON: Final = 0.11
+_MORE_PHANTOMS: Final = 1.5
 _NO_TIME: Final = Budget(0)
 
 
@@ -45,6 +47,7 @@ class _Pace:
     checked: int
     encoded: int
     crop: CropPlan
+    again: CropPlan
     practice: CropPlan
     whole: int
     women: int
@@ -56,6 +59,7 @@ _ON_CPU: Final = _Pace(
     *(0.27, 0.27, 0.22, 0.08, 0.008),
     *(465, 115, 55, 350),
     CropPlan(160, 20),
+    CropPlan(224, 24),
     CropPlan(224, 8),
     whole=2,
     women=16,
@@ -64,6 +68,7 @@ _ON_CPU: Final = _Pace(
 _ON_GPU: Final = _Pace(
     *(0.2, 0.1, 0.36, 0.14, 0.01),
     *(550, 140, 50, 400),
+    CropPlan(256, 96),
     CropPlan(256, 96),
     CropPlan(256, 32),
     whole=12,
@@ -84,6 +89,8 @@ class Plan:
     first
         Of the phantoms to train on those that crops are cut from; while they are, the others are
         rendered.
+    crop, again, practice
+        Crops of a step: from nothing, by weights that go on, and beside whole views.
     prevalence
         Share of cancers among the studies to train on: more of them than elsewhere, as cancers have
         most to teach. Calibration, on phantoms with the usual share, makes up for it.
@@ -101,6 +108,7 @@ class Plan:
     checked: int
     encoded: int
     crop: CropPlan
+    again: CropPlan
     practice: CropPlan
     whole: int
     women: int
@@ -159,6 +167,7 @@ class Plan:
             checked=phantoms(pace.checked, len(VALIDATION)),
             encoded=phantoms(pace.encoded, studies),
             crop=pace.crop,
+            again=pace.again,
             practice=pace.practice,
             whole=pace.whole,
             women=pace.women,
@@ -171,19 +180,18 @@ class Plan:
         )
 
     def going_on(self) -> "Plan":
-        """The same time for weights that know crops and views already: for what is rare, for the
-        report, and for twice as many phantoms, half of which nothing has learned by heart."""
+        """The same time for weights that know crops and views already: for larger crops, what is
+        rare, the report, and half as many phantoms more, which nothing has learned by heart."""
         known = self.crops_budget.seconds + self.views_budget.seconds
-        studies = min(2 * self.studies, len(TRAINING) // 2)
+        studies = min(round(_MORE_PHANTOMS * self.studies), len(TRAINING) // 2)
         return replace(
             self,
             studies=studies,
-            rare=2 * self.rare,
+            rare=round(_MORE_PHANTOMS * self.rare),
             encoded=studies,
-            crops_budget=_NO_TIME,
+            crops_budget=replace(self.crops_budget, seconds=_CROPS_GOING_ON * known),
             views_budget=_NO_TIME,
             anew_budget=self.anew_budget.longer(_ANEW_GOING_ON * known),
-            rare_budget=self.rare_budget.longer(_RARE_GOING_ON * known),
             report_budget=self.report_budget.longer(_REPORT_GOING_ON * known),
         )
 
@@ -193,4 +201,4 @@ class Plan:
         few = Budget(0, steps=3)
         crop = CropPlan(160, 4)
         budgets = (few, few, few, few, few)
-        return cls(16, 10, 4, 4, 8, crop, crop, 1, 4, *budgets, seed, few, fine_mm=0.2)
+        return cls(16, 10, 4, 4, 8, crop, crop, crop, 1, 4, *budgets, seed, few, fine_mm=0.2)

@@ -1,7 +1,7 @@
 """The whole run: phantoms, crops, views, rare looks, light heads, operating points, bundle."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +39,7 @@ from .stages import (
     ViewLosses,
     begin_rounding,
     hold_norms,
+    normal_views,
     settle_norms,
     start_views,
 )
@@ -74,8 +75,11 @@ _STAGE_RATES: Final = {
     # everything else away from what it knows.
     "anew": {"dense": 3e-3, "prognosis": 2e-3},
 }  # fmt: skip
-_GOING_ON: Final = {"encoder": 2.5e-4, "malignancy": 4e-4, "density": 4e-4,
-                    "localization": 4e-4, "dense": 6e-4, "prognosis": 6e-4}  # fmt: skip
+_GOING_ON: Final = {
+    "crops": {"encoder": 5e-4, "malignancy": 4e-4, "localization": 6e-4, "dense": 6e-4},
+    "rare": {"encoder": 2.5e-4, "malignancy": 4e-4, "density": 4e-4,
+             "localization": 4e-4, "dense": 6e-4, "prognosis": 6e-4},
+}  # fmt: skip
 
 
 def _render(folder: Path, sets: Mapping[str, DataPlan], cores: int) -> None:
@@ -132,24 +136,32 @@ class Training:
             with self._rendering(sets):
                 self._crops(network, some)
         studies, rare, checks = (self._studies(name, one) for name, one in sets.items())
+        practice = Practice(studies, rare, round(len(studies) / len(rare)))
         if self.start is not None:
-            self._go_on(network, self.start, studies)
+            self._go_on(network, self.start, practice)
         else:
             if not early:
                 self._crops(network, studies)
             self._views(network, studies)
-            begin_rounding(network, self._some(studies), self.device)
-        self._mixed(network, studies, rare)
+        begin_rounding(network, self._some(studies), self.device)
+        self._stage("rare", 5, network, self._mixed(network, practice))
         self._light_heads(network, studies, words)
         points = self._points(network, checks)
         return self._export(network, points)
 
-    def _go_on(self, network: DemoNetwork, start: Bundle, studies: StudySet) -> None:
+    def _go_on(self, network: DemoNetwork, start: Bundle, practice: Practice) -> None:
+        """Take up a bundle's weights; let the encoder learn more of lesions, free of the rounding
+        and in many crops a step, than beside whole views it can."""
         self.tell(f"going on from {start.name} {start.version}, {start.precision}")
         read_back(network, start)
-        some = self._some(studies)
-        begin_rounding(network, some, self.device)
+        some = self._some(practice)
         start_views(network, some, self.device)
+        hold_norms(network)
+        self._stage("anew", 6, network, self._mixed(network, practice))
+        views = normal_views(network, some, self.device)
+        hold_norms(network)
+        losses = CropLosses(network, practice, self.plan.again, self.device, views)
+        self._stage("crops", 1, network, losses)
 
     @contextmanager
     def _rendering(self, sets: Mapping[str, DataPlan]) -> Iterator[None]:
@@ -177,14 +189,17 @@ class Training:
     def _stage(self, name: str, number: int, network: DemoNetwork, loss: Loss) -> None:
         budget = getattr(self.plan, f"{name}_budget")
         rates, gpu = _STAGE_RATES[name], self.machine.gpu
-        if name == "rare" and self.start is not None:
-            rates = _GOING_ON
+        if self.start is not None:
+            rates = _GOING_ON.get(name, rates)
         if name in ("views", "rare"):
             larger = {part: _LARGER_BATCH * rate for part, rate in rates.items()}
             rates = larger if gpu else rates | _FROZEN
         drawers = min(max(self.machine.cores - 2, 1), _MOST_DRAWERS) if gpu else 0
-        stage = Stage(name, number, network, loss, rates, budget, self.plan.seed, drawers=drawers)
-        begun = "" if self.start is None else f"-{self.start.sha256[:8]}"
+        seed, begun = self.plan.seed, ""
+        if self.start is not None:  # draws other things than what it goes on from has met
+            begun = f"-{self.start.sha256[:8]}"
+            seed += int(self.start.sha256[:8], 16)
+        stage = Stage(name, number, network, loss, rates, budget, seed, drawers=drawers)
         run_stage(stage, self.folder / f"{name}{begun}.state", self.tell)
 
     def _crops(self, network: DemoNetwork, studies: StudySet) -> None:
@@ -199,19 +214,14 @@ class Training:
         hold_norms(network)
         self._stage("views", 2, network, ViewLosses(network, studies, self.plan.whole, self.device))
 
-    def _some(self, studies: StudySet) -> list[Study]:
+    def _some(self, studies: Sequence[Study]) -> list[Study]:
         return [studies[i] for i in range(min(len(studies), _STARTING))]
 
-    def _mixed(self, network: DemoNetwork, studies: StudySet, rare: StudySet) -> None:
-        """Half of what is practised holds something rare."""
-        practice = Practice(studies, rare, round(len(studies) / len(rare)))
+    def _mixed(self, network: DemoNetwork, practice: Practice) -> MixedLosses:
+        """Losses of whole views and crops; half of what is practised holds something rare."""
         count = self.plan.whole if self.machine.gpu else max(self.plan.whole // 2, 1)
         whole = ViewLosses(network, practice, count, self.device)
-        hold_norms(network)
-        losses = MixedLosses(whole, self.plan.practice)
-        if self.start is not None:
-            self._stage("anew", 6, network, losses)
-        self._stage("rare", 5, network, losses)
+        return MixedLosses(whole, self.plan.practice)
 
     def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
         begin_rounding(network, self._some(studies), self.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mammofm_lite.errors import ExportError
 from mammofm_lite.export.models.efficientnet import Features
 from mammofm_lite.phantom import PhantomTruth
 
@@ -25,6 +26,7 @@ __all__ = [
     "begin_rounding",
     "fitted_line",
     "hold_norms",
+    "normal_views",
     "risks",
     "settle_norms",
     "start_views",
@@ -55,12 +57,21 @@ def _lesion_losses(network: DemoNetwork, features: Features, aims: Aims, size: S
 
 @dataclass(frozen=True)
 class CropLosses:
-    """Stage A: most of what there is to learn of lesions, at many examples per second."""
+    """Stage A: most of what there is to learn of lesions, at many examples per second.
+
+    Attributes
+    ----------
+    views
+        Pooled features of whole views without a cancer ``[n, channels]``, for a network that knows
+        such views already: malignancy is judged as if the crops lay in them, see `_in_views`, and
+        density, which a crop shows badly, is not. ``None`` judges both in the crops alone.
+    """
 
     network: DemoNetwork
     studies: Sequence[Study]
     plan: CropPlan
     device: torch.device
+    views: Tensor | None = None
 
     def draw(self, random: np.random.Generator) -> Pictures:
         return crops(self.studies, self.plan, self.network.kinds, random)
@@ -68,10 +79,14 @@ class CropLosses:
     def __call__(self, drawn: Pictures) -> Losses:
         network, aims = self.network, drawn.aims.to(self.device)
         features = _seen(network, drawn, self.device)
+        lesions = _lesion_losses(network, features, aims, drawn.size)
+        if self.views is not None:
+            placed = _in_views(features, drawn.size, self.views, network.size)
+            return {**lesions, "malignancy": _malignancy(network.malignancy(placed)[:, 0], aims)}
         answers = network.pooled(features)
         density = functional.cross_entropy(answers.density, drawn.density.to(self.device))
         return {
-            **_lesion_losses(network, features, aims, drawn.size),
+            **lesions,
             "malignancy": _malignancy(answers.malignancy, aims),
             "density": 0.3 * density,
         }
@@ -132,7 +147,7 @@ class MixedLosses:
 
     A whole study costs as much as twenty to forty crops; what is rare has to be seen more often
     than that allows. In a crop a lesion fills more of what is pooled than in a view; so that a
-    crop teaches malignancy in the measure of a view, it is judged within one: see `_in_a_view`.
+    crop teaches malignancy in the measure of a view, it is judged within one: see `_in_views`.
     """
 
     views: ViewLosses
@@ -150,27 +165,50 @@ class MixedLosses:
         cut = dict(_lesion_losses(network, features, aims, pictures.size))
         normal = studies.pictures.aims.malignant == 0
         if normal.any():
-            placed = _in_a_view(features, whole, normal.to(device))
+            rest = whole.pooled.detach()[normal.to(device)]
+            placed = _in_views(features, pictures.size, rest, network.size)
             cut["malignancy"] = _malignancy(network.malignancy(placed)[:, 0], aims)
         of_crops = {f"{name} of crops": loss for name, loss in cut.items()}
         return {**self.views.of(whole, studies), **of_crops}
 
 
-def _in_a_view(crops: Features, views: Features, usable: Tensor) -> Tensor:
+def _in_views(crops: Features, size: Size, views: Tensor, whole: Size) -> Tensor:
     """What would be pooled if crops lay in whole views: ``[crops, channels]``.
 
-    The mean over a view's cells, of which as many as a crop has are the crop's. Views take their
-    turns; they are taught nothing by it.
+    The mean over a view, of which as much as a crop has is the crop's. Views take their turns; they
+    are taught nothing by it.
 
     Parameters
     ----------
-    usable
-        bool ``[views]``: those that a crop may be laid into.
+    size, whole
+        Of a crop, and of a view, in pixels.
+    views
+        What is pooled of views ``[n, channels]``.
     """
-    share = crops.map[0, 0].numel() / views.map[0, 0].numel()
-    rest = views.pooled.detach()[usable]
-    turns = torch.arange(len(crops.pooled), device=rest.device) % len(rest)
-    return torch.lerp(rest[turns], crops.pooled, min(share, 1.0))
+    share = (size[0] * size[1]) / (whole[0] * whole[1])
+    turns = torch.arange(len(crops.pooled), device=views.device) % len(views)
+    return torch.lerp(views[turns], crops.pooled, min(share, 1.0))
+
+
+@torch.no_grad()
+def normal_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> Tensor:
+    """Pooled features of whole views without a cancer ``[n, channels]``.
+
+    Raises
+    ------
+    ExportError
+        Every view has one.
+    """
+    network.eval()
+    found = []
+    for study in studies:
+        pictures = whole_views([study], network.kinds, None)
+        normal = pictures.aims.malignant.to(device) == 0
+        found.append(_seen(network, pictures, device).pooled[normal])
+    views = torch.cat(found)
+    if not len(views):
+        raise ExportError("training: no view without a cancer among the first phantoms")
+    return views
 
 
 def _study_malignancy(logits: Tensor, malignant: Tensor) -> Tensor:

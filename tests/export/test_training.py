@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mammofm_lite.errors import ExportError, UsageError
 from mammofm_lite.export.models.asymmetry import AsymmetryHead
@@ -61,9 +62,10 @@ from mammofm_lite.export.training.stages import (
     CropLosses,
     MixedLosses,
     ViewLosses,
-    _in_a_view,
+    _in_views,
     begin_rounding,
     hold_norms,
+    normal_views,
     settle_norms,
     start_views,
     stretch_logit,
@@ -273,24 +275,27 @@ def test_a_plan_leaves_time_to_render(machine: Machine) -> None:
 
 @pytest.mark.parametrize("machine", [Machine(2, gpu=False), Machine(16, gpu=True)])
 def test_going_on_takes_as_long(machine: Machine) -> None:
-    """What crops and views would have taken goes to more phantoms, rare looks and the report."""
+    """What crops and views would have taken goes to crops again, the report and more phantoms."""
     plan = Plan.for_hours(0.5, machine, seed=0)
     more = plan.going_on()
-    assert not more.crops_budget
     assert not more.views_budget
-    assert "crops" not in str(more)
-    assert more.studies == more.encoded == 2 * plan.studies
+    assert "views" not in str(more)
+    assert more.studies == more.encoded == round(1.5 * plan.studies)
+    assert more.rare == round(1.5 * plan.rare)
     names = ("crops", "views", "anew", "rare", "report", "risk")
     before, after = ([getattr(p, f"{n}_budget").seconds for n in names] for p in (plan, more))
+    assert after[0] > 0
     assert after[2] > 0
-    assert after[3] > before[3]
+    assert after[3] == before[3]
     assert after[4] > before[4]
     if not machine.gpu:  # a GPU's cores render meanwhile
-        rendered = 0.6 * (plan.studies + plan.rare) / machine.cores
+        others = more.studies + more.rare - plan.studies - plan.rare
+        rendered = 0.6 * others / machine.cores
         encoded = 0.28 * (more.encoded - plan.encoded)  # seconds of a study
         assert sum(after) + rendered + encoded < sum(before)
     smoke = Plan.smoke(seed=0)
     assert smoke.going_on().rare_budget.steps == smoke.rare_budget.steps
+    assert smoke.going_on().crops_budget.steps == smoke.crops_budget.steps
 
 
 def test_another_seed_meets_other_phantoms() -> None:
@@ -567,21 +572,47 @@ def test_windows_hold_what_their_cells_hold() -> None:
 
 
 def test_a_crop_is_judged_as_part_of_a_view() -> None:
-    """As if its cells took the place of as many of the view's, which is taught nothing."""
+    """As if its cells took the place of as many of the view's."""
     random = torch.Generator().manual_seed(4)
-    maps = [torch.randn(count, 3, *cells, generator=random, requires_grad=True)
-            for count, cells in ((3, (5, 5)), (4, (20, 12)))]  # fmt: skip
-    seen = [Features(one.mean((2, 3)), one, one, one) for one in maps]
-    placed = _in_a_view(*seen, torch.tensor([False, True, True, False]))
-    crops, views = maps
-    for row, view in enumerate((1, 2, 1)):
+    maps = torch.randn(3, 3, 5, 5, generator=random, requires_grad=True)
+    views = torch.randn(2, 3, 20, 12, generator=random)
+    seen = Features(maps.mean((2, 3)), maps, maps, maps)
+    placed = _in_views(seen, (160, 160), views.mean((2, 3)), (640, 384))
+    for row, view in enumerate((0, 1, 0)):
         cells = torch.cat(
-            [crops[row].flatten(1), views[view].mean((1, 2))[:, None].expand(-1, 240 - 25)], dim=1
+            [maps[row].flatten(1), views[view].mean((1, 2))[:, None].expand(-1, 240 - 25)], dim=1
         )
         torch.testing.assert_close(placed[row], cells.mean(dim=1))
     placed.sum().backward()
-    assert views.grad is None
-    assert crops.grad is not None
+    assert maps.grad is not None
+
+
+def test_weights_that_know_views_learn_crops_as_part_of_them(network: DemoNetwork) -> None:
+    """A crop without a cancer in a view without one says of malignancy what the view says, nearly;
+    the density of the woman that a crop is of is not that of the view's."""
+    cpu, size = torch.device("cpu"), network.size
+    studies = [drawn_study(2, malignant=False)]
+    views = normal_views(network, studies, cpu)
+    assert views.shape == (4, network.malignancy.classifier.classification_head.in_features)
+    assert not views.requires_grad
+    hold_norms(network)
+    losses = CropLosses(network, studies, CropPlan(64, 4), cpu, views)
+    drawn = losses.draw(np.random.default_rng(0))
+    given = losses(drawn)
+    assert set(given) == {"boxes", "cells", "malignancy"}
+    share = 64 * 64 / (size[0] * size[1])
+    pooled = network.features(drawn.grey(cpu)).pooled
+    logits = network.malignancy(views + share * (pooled - views))[:, 0]
+    wanted = functional.softplus(logits).mean()
+    torch.testing.assert_close(given["malignancy"], wanted)
+
+
+def test_normal_views_have_to_be_there(network: DemoNetwork) -> None:
+    study = drawn_study(1, malignant=True)
+    assert len(normal_views(network, [study], torch.device("cpu"))) == 2
+    shown = dict.fromkeys(STANDARD_VIEWS, study.views["L-CC"])
+    with pytest.raises(ExportError, match="no view without a cancer among the first phantoms"):
+        normal_views(network, [Study(study.truth, shown)], torch.device("cpu"))
 
 
 # -------------------- features of a frozen encoder, and the report

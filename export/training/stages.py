@@ -165,7 +165,7 @@ class MixedLosses:
         cut = dict(_lesion_losses(network, features, aims, pictures.size))
         normal = studies.pictures.aims.malignant == 0
         if normal.any():
-            rest = whole.pooled.detach()[normal.to(device)]
+            rest = whole.pooled[normal.to(device)]
             placed = _in_views(features, pictures.size, rest, network.size)
             cut["malignancy"] = _malignancy(network.malignancy(placed)[:, 0], aims)
         of_crops = {f"{name} of crops": loss for name, loss in cut.items()}
@@ -187,7 +187,7 @@ def _in_views(crops: Features, size: Size, views: Tensor, whole: Size) -> Tensor
     """
     share = (size[0] * size[1]) / (whole[0] * whole[1])
     turns = torch.arange(len(crops.pooled), device=views.device) % len(views)
-    return torch.lerp(views[turns], crops.pooled, min(share, 1.0))
+    return torch.lerp(views.detach()[turns], crops.pooled, min(share, 1.0))
 
 
 @torch.no_grad()

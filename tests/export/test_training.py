@@ -572,10 +572,10 @@ def test_windows_hold_what_their_cells_hold() -> None:
 
 
 def test_a_crop_is_judged_as_part_of_a_view() -> None:
-    """As if its cells took the place of as many of the view's."""
+    """As if its cells took the place of as many of the view's, which is taught nothing."""
     random = torch.Generator().manual_seed(4)
     maps = torch.randn(3, 3, 5, 5, generator=random, requires_grad=True)
-    views = torch.randn(2, 3, 20, 12, generator=random)
+    views = torch.randn(2, 3, 20, 12, generator=random, requires_grad=True)
     seen = Features(maps.mean((2, 3)), maps, maps, maps)
     placed = _in_views(seen, (160, 160), views.mean((2, 3)), (640, 384))
     for row, view in enumerate((0, 1, 0)):
@@ -584,6 +584,7 @@ def test_a_crop_is_judged_as_part_of_a_view() -> None:
         )
         torch.testing.assert_close(placed[row], cells.mean(dim=1))
     placed.sum().backward()
+    assert views.grad is None
     assert maps.grad is not None
 
 

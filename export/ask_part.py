@@ -141,7 +141,7 @@ class AskPart(Part):
         if self._half_weights:
             files = {name: str(folder / name) for name in self._graphs}
             stored = self._answers(files, texts)
-            self.differences |= stored_differences(converted, stored, _COSINES)
+            self.differences |= stored_differences(compare(converted, stored, _COSINES))
         self.census = {
             name: check_census(self.name, graph, self._expected_operations()[name])
             for name, graph in self._graphs.items()

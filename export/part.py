@@ -130,6 +130,10 @@ class GraphPart(Part):
         """
         return {}
 
+    def compared(self, expected: Arrays, actual: Arrays) -> dict[str, float]:
+        """How far outputs are apart, by name, as `compare` measures it."""
+        return compare(expected, actual, self.probabilities)
+
     @abstractmethod
     def expected_operations(self) -> dict[str, int]:
         """Operations that the graph must have, by type, exactly this often."""
@@ -143,14 +147,14 @@ class GraphPart(Part):
         """Gate the float32 graph; record what half-precision storage then costs."""
         inputs, expected = self.example()
         converted = run_graph(self._model, inputs)
-        self.differences = dict(compare(expected, converted, self.probabilities))
+        self.differences = dict(self.compared(expected, converted))
         if any(not value <= tolerance for value in self.differences.values() if value is not None):
             rounding = self.rounding(inputs, expected)
             self.differences |= {f"{name}{ROUNDING}": value for name, value in rounding.items()}
         gate(self.name, self.differences, tolerance)
         if self._half_weights:
             stored = run_graph(str(folder / self.file), inputs)
-            self.differences |= stored_differences(converted, stored, self.probabilities)
+            self.differences |= stored_differences(self.compared(converted, stored))
         self.census = {self.file: check_census(self.name, self._model, self.expected_operations())}
         self._model = None
 
@@ -171,13 +175,12 @@ def run_compiled(compiled: Any, inputs: Arrays) -> Arrays:
     return {name: np.array(results[port]) for port in compiled.outputs for name in port.get_names()}
 
 
-def stored_differences(
-    converted: Arrays, stored: Arrays, probabilities: frozenset[str] = frozenset()
-) -> dict[str, float | None]:
-    """What half-precision storage of the weights costs; ``None`` for another number of boxes."""
+def stored_differences(differences: Mapping[str, float]) -> dict[str, float | None]:
+    """What half-precision storage of the weights costs, as it is recorded; ``None`` for another
+    number of boxes."""
     return {
         f"{name}{HALF}": value if np.isfinite(value) else None
-        for name, value in compare(converted, stored, probabilities).items()
+        for name, value in differences.items()
     }
 
 

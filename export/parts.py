@@ -378,6 +378,14 @@ class LocalizationPart(MemberPart):
         }
 
 
+def _heat_at(heatmaps: npt.NDArray[Any], places: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Values ``[years, 2]`` of heatmaps ``[years, 2, rows, columns]`` at (row, column) of each."""
+    rows, columns = np.moveaxis(places, -1, 0)
+    years, sides = np.indices(rows.shape)
+    values: npt.NDArray[Any] = heatmaps[years, sides, rows, columns]
+    return values
+
+
 class PrognosisPart(MemberPart):
     """`spec` is the head's recipe with the years that run on `encoder` alone."""
 
@@ -445,6 +453,13 @@ class PrognosisPart(MemberPart):
         with torch.no_grad():
             answer = self._module(*map(torch.from_numpy, inputs.values()))
         return inputs, as_numpy(answer._asdict())
+
+    def compared(self, expected: Arrays, actual: Arrays) -> dict[str, float]:
+        """A peak elsewhere counts by how much less heat is expected there: of two windows that are
+        nearly alike, rounding decides which comes out on top."""
+        heat = expected["heatmap"]
+        both = ({**one, "peak": _heat_at(heat, one["peak"])} for one in (expected, actual))
+        return super().compared(*both)
 
     def expected_operations(self) -> dict[str, int]:
         matrices = 2 * len(self.spec.years) if self.spec.stretch == "matrix" else 0

@@ -121,7 +121,7 @@ class ReportPart(Part):
         if self._half_weights:
             files = (str(folder / _FUSION), str(folder / _DECODER))
             stored = _answers(*files, maps, tokens)
-            self.differences |= stored_differences(converted, stored)
+            self.differences |= stored_differences(compare(converted, stored))
         self.census = {
             name: check_census(self.name, graph, self._expected_operations()[name])
             for name, graph in self._graphs.items()

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mammofm_lite.bundle import Bundle, demo_bundle_path
@@ -11,7 +12,7 @@ from mammofm_lite.errors import ExportError
 from mammofm_lite.export import part as part_module
 from mammofm_lite.export.build import export_bundle
 from mammofm_lite.export.part import ROUNDING, gate
-from mammofm_lite.export.parts import EncoderPart
+from mammofm_lite.export.parts import EncoderPart, PrognosisPart
 from mammofm_lite.export.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,25 @@ def test_a_bundle_is_replaced_whole(exported: tuple[Path, list[str]], tmp_path: 
     export_bundle(DEMO, target, force=True)
     assert {p.name for p in target.iterdir()} == {p.name for p in exported[0].iterdir()}
     assert [p.name for p in tmp_path.iterdir()] == ["x.mfm"]
+
+
+def test_a_peak_may_stand_where_it_is_as_hot() -> None:
+    """Of windows that are alike to the last digits either may be found, and no other."""
+    recipe = load_recipe(DEMO)
+    assert recipe.prognosis is not None
+    part = PrognosisPart(recipe.prognosis, EncoderPart(recipe, recipe.encoders[0]))
+    heatmap = np.zeros((1, 2, 4, 3), np.float32)
+    heatmap[0, 0, 2, 1], heatmap[0, 0, 3, 2] = 1, 1 - 1e-6
+    heatmap[0, 1, 0, 2] = 1
+
+    def compared(*cells: tuple[int, int]) -> float:
+        given = {"heatmap": heatmap, "peak": np.array([[(2, 1), (0, 2)]])}
+        return part.compared(given, {**given, "peak": np.array([cells])})["peak"]
+
+    assert compared((2, 1), (0, 2)) == 0
+    assert 0 < compared((3, 2), (0, 2)) < 1e-5
+    assert compared((2, 1), (0, 1)) == 1
+    assert compared((1, 2), (0, 2)) == 1
 
 
 def test_a_graph_may_round_as_torch_does() -> None:

@@ -1,13 +1,12 @@
 """Features of a frozen encoder on disk, and the stages that train the light heads on them."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,34 +14,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mammofm_lite.errors import ExportError
 from mammofm_lite.export.report_text import BOS
 from mammofm_lite.grammar import TokenAutomaton
 from mammofm_lite.phantom import PhantomTruth
 from mammofm_lite.views import STANDARD_VIEWS, Laterality, ViewName, laterality
 
-from .batches import whole_views
 from .data import Study
-from .network import DemoNetwork, Prognoses, ReportWords, logit_of_rare, write_logits
+from .encoders import FrozenEncoder
+from .network import DemoNetwork, Prognoses, ReportWords, write_logits
 from .report_truth import report_pieces, wanted_report
 from .stages import risks
 
 __all__ = [
     "REPORT_RATES",
     "FeatureSet",
-    "FrozenEncoder",
     "ReportLosses",
     "RiskLosses",
-    "TorchEncoder",
     "Writing",
     "make_features",
-    "start_report",
 ]
 
 Halves = npt.NDArray[np.float16]
 
 _CHUNK: Final = 20
 _LARGEST_HALF: Final = 6e4
+_MOST_MOVED: Final = 2  # rows of cells
 _VIEW_SETS: Final = ((0, 1, 2), (0, 2, 3), (0, 1), (2, 3), (0, 2), (1, 3), (1,), (2,))
 
 
@@ -80,42 +76,6 @@ class FeatureSet:
         """Squared pooled differences ``[n, 2, channels, windows]``."""
         rows = [self.roots[i // _CHUNK][i % _CHUNK] for i in indices]
         return torch.from_numpy(np.stack(rows).astype(np.float32)) ** 2
-
-
-class FrozenEncoder(Protocol):
-    """An encoder that stays as it is."""
-
-    def fingerprint(self) -> str:
-        """Another one for other weights."""
-
-    def __call__(self, studies: Sequence[Study]) -> Tensor:
-        """Maps ``[studies, 4, channels, rows, columns]``."""
-
-
-@dataclass(frozen=True)
-class TorchEncoder:
-    """That of a network, in torch."""
-
-    network: DemoNetwork
-    device: torch.device
-
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for part in (self.network.encoder, self.network.rounding):
-            for tensor in part.state_dict().values():
-                digest.update(tensor.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    @torch.no_grad()
-    def __call__(self, studies: Sequence[Study]) -> Tensor:
-        self.network.eval()
-        together = 1 if self.device.type == "cpu" else _CHUNK
-        found = []
-        for start in range(0, len(studies), together):
-            pictures = whole_views(studies[start : start + together], self.network.kinds, None)
-            maps = self.network.features(pictures.grey(self.device)).map
-            found.append(maps.unflatten(0, (-1, len(STANDARD_VIEWS))))
-        return torch.cat(found)
 
 
 def make_features(
@@ -189,54 +149,6 @@ class RiskLosses:
 # -------------------- report
 
 
-_EVIDENCE: Final = 0.5
-_PLACE: Final = 1.5
-_WAVES: Final = 2
-
-
-@torch.no_grad()
-def start_report(network: DemoNetwork) -> None:
-    """Let visual tokens begin with what is known: what its cell was taught to say, and its place.
-
-    The first numbers of a token are the answers of its cell, so that the decoder learns to read
-    findings; that they are there the encoder knows already. The last are where the cell lies, as
-    ramps and waves along rows and columns, and whose breast it shows in which projection: of random
-    numbers for every row, as embeddings begin otherwise, a quadrant was not learned in ten minutes
-    (the right one of four in a quarter of the findings).
-    """
-    report, cells = network.report, network.dense_map
-    projection = report.projection
-    assert cells.bias is not None
-    count = len(cells.bias)
-    projection.weight[:count] = _EVIDENCE * cells.weight.flatten(1)
-    projection.bias[:count] = _EVIDENCE * (cells.bias - logit_of_rare())
-    width = 1 + 2 * _WAVES
-    places = {
-        report.row_embedding: _waves(report.config.rows),
-        report.column_embedding: _waves(report.config.columns),
-        report.side_embedding: torch.tensor([[-1.0], [1.0]]),
-        report.view_embedding: torch.tensor([[-1.0], [1.0]]),
-    }
-    first = report.config.dim - 2 * width - 2
-    if first < count:
-        raise ExportError(f"a report of {report.config.dim} numbers a token has no room for places")
-    projection.weight[first:] = 0
-    projection.bias[first:] = 0
-    place = first
-    for embedding, values in places.items():
-        embedding.weight[:, first:] = 0
-        end = place + values.shape[1]
-        embedding.weight[:, place:end] = _PLACE * values.to(embedding.weight)
-        place = end
-
-
-def _waves(count: int) -> Tensor:
-    """A ramp from -1 to 1 and waves of it: ``[count, 1 + 2 * _WAVES]``."""
-    ramp = torch.linspace(-1, 1, count)[:, None]
-    angles = [np.pi * (wave + 1) * ramp for wave in range(_WAVES)]
-    return torch.cat([ramp, *(f(a) for a in angles for f in (torch.sin, torch.cos))], dim=1)
-
-
 class Writing:
     """What a decoder that follows the grammar may write, and where it has a choice."""
 
@@ -291,7 +203,9 @@ class ReportLosses:
     """The report decoder, taught where the grammar leaves it a choice and nowhere else.
 
     Breasts of two women of the same composition make a new woman, so that few studies give many
-    reports; where right views are mirrored, any breast may stand on either side.
+    reports; where right views are mirrored, any breast may stand on either side. Every view is
+    moved up or down a little: rows in the picture are no measure of a quadrant, those from the
+    nipple are.
     """
 
     network: DemoNetwork
@@ -305,7 +219,7 @@ class ReportLosses:
     def draw(self, random: np.random.Generator) -> "_Reports":
         women = [self._draw(random) for _ in range(self.count)]
         maps = tuple(
-            torch.from_numpy(np.stack([woman.maps[i] for woman in women]))
+            torch.from_numpy(np.stack([_moved(woman.maps[i], random) for woman in women]))
             for i in range(len(STANDARD_VIEWS))
         )
         present = [[float(view in woman.views) for view in STANDARD_VIEWS] for woman in women]
@@ -357,6 +271,13 @@ class ReportLosses:
         if random.random() < self.dropped:
             views = _VIEW_SETS[int(random.integers(len(_VIEW_SETS)))]
         return _woman(self.features, ((left, sides[0]), (right, sides[1])), views)
+
+
+def _moved(view: Halves, random: np.random.Generator) -> Halves:
+    """A map ``[channels, rows, columns]`` some rows up or down; the edge goes on."""
+    rows = np.arange(view.shape[1]) + random.integers(-_MOST_MOVED, _MOST_MOVED + 1)
+    moved: Halves = view[:, rows.clip(0, view.shape[1] - 1)]
+    return moved
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,13 @@ from .loop import Budget
 __all__ = ["Machine", "Plan"]
 
 _HOURS: Final = (0.02, 48.0)
-# Of the time for crops and views, where they are known; the rest of it renders and encodes half as
-# many phantoms more. Rare looks keep theirs.
+# Of the time for crops and views, where they are known; the rest of it renders and encodes a tenth
+# more phantoms. Rare looks and the report keep theirs and get these shares on top.
 _ANEW_GOING_ON: Final = 0.04
-_CROPS_GOING_ON: Final = 0.64
-_REPORT_GOING_ON: Final = 0.11
-_MORE_PHANTOMS: Final = 1.5
+_CROPS_GOING_ON: Final = 0.8
+_RARE_GOING_ON: Final = 0.02
+_REPORT_GOING_ON: Final = 0.1
+_MORE_PHANTOMS: Final = 1.1
 _NO_TIME: Final = Budget(0)
 
 
@@ -180,8 +181,8 @@ class Plan:
         )
 
     def going_on(self) -> "Plan":
-        """The same time for weights that know crops and views already: for larger crops, what is
-        rare, the report, and half as many phantoms more, which nothing has learned by heart."""
+        """The same time for weights that know crops and views already: for larger crops, the
+        report, and a tenth more phantoms."""
         known = self.crops_budget.seconds + self.views_budget.seconds
         studies = min(round(_MORE_PHANTOMS * self.studies), len(TRAINING) // 2)
         return replace(
@@ -192,6 +193,7 @@ class Plan:
             crops_budget=replace(self.crops_budget, seconds=_CROPS_GOING_ON * known),
             views_budget=_NO_TIME,
             anew_budget=self.anew_budget.longer(_ANEW_GOING_ON * known),
+            rare_budget=self.rare_budget.longer(_RARE_GOING_ON * known),
             report_budget=self.report_budget.longer(_REPORT_GOING_ON * known),
         )
 

@@ -43,10 +43,10 @@ _OF_PLACES: Final = ("row_embedding", "column_embedding", "side_embedding", "vie
 
 
 def read_back(network: DemoNetwork, bundle: Bundle) -> None:
-    """Give encoder, diagnosis, localization and report the weights that a bundle has.
+    """Give encoder, diagnosis and localization the weights that a bundle has.
 
-    The prognosis is left as it is: its numbers are learned from features in seconds. What cells are
-    taught to say is in no bundle.
+    The prognosis is left as it is: its numbers are learned from features in seconds. So is the
+    report, see `read_report`. What cells are taught to say is in no bundle.
 
     Raises
     ------
@@ -60,11 +60,10 @@ def read_back(network: DemoNetwork, bundle: Bundle) -> None:
     for place, head in enumerate((network.malignancy, network.density)):
         _read_layers(head, [graph], f"classifiers.{place}")
     _read_layers(network.localization, [_Graph(bundle.path / localization.model)], "detector")
-    read_report(network.report, bundle)
 
 
 def read_report(report: ReportModel, bundle: Bundle) -> None:
-    """`read_back` of the report head alone."""
+    """Give the report head the weights that a bundle has; raises as `read_back` does."""
     if bundle.report is None:
         raise ExportError("the bundle has no report head")
     files = bundle.report.fusion, bundle.report.decoder

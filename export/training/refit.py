@@ -11,16 +11,13 @@ held-out phantoms the calibration error rose from 0.07 to 0.11.
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import numpy as np
 import torch
-from torch import Tensor
 
 from mammofm_lite.bundle import DESCRIPTION, Bundle
 from mammofm_lite.errors import ExportError, MammoFMError
@@ -28,53 +25,24 @@ from mammofm_lite.export.recipe import Recipe, WeightSource, load_recipe
 from mammofm_lite.export.report_part import ReportPart
 from mammofm_lite.export.seeds import training_seeds
 from mammofm_lite.export.writing import file_records, whole_bundle, write_description
-from mammofm_lite.graphs import GraphStore
-from mammofm_lite.progress import StageReporter
 from mammofm_lite.quant.layers import treatment
 from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
-from mammofm_lite.views import STANDARD_VIEWS, ViewName
+from mammofm_lite.views import STANDARD_VIEWS
 
 from .data import DataPlan, Study, make_studies
+from .encoders import FrozenEncoder, encoder_of
 from .features import REPORT_RATES, FeatureSet, ReportLosses, Writing, make_features
 from .loop import Budget, Stage, Tell, in_tenths, keep_memory, print_line, run_stage, save_state
 from .network import DemoNetwork, ReportWords
 from .read_back import read_report
 
-__all__ = ["GraphEncoder", "Refit"]
+__all__ = ["Refit"]
 
 _RECIPE: Final = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
 _TOLERANCE: Final = 1e-4
 _COARSE_MM: Final = 0.2
 _PREVALENCE: Final = 0.5
 _WOMEN: Final = 16
-
-
-@dataclass(frozen=True)
-class GraphEncoder:
-    """The encoder of a bundle, by the runtime."""
-
-    bundle: Bundle
-    name: str
-    threads: int
-
-    def fingerprint(self) -> str:
-        graph = Path(self.bundle.encoders[self.name].model)
-        files = (graph.name, graph.with_suffix(".bin").name)
-        return "-".join(self.bundle.files[file].sha256[:16] for file in files)
-
-    @cached_property
-    def _graph(self) -> Any:
-        store = GraphStore(self.bundle, self.threads)
-        return store.graph(self.bundle.encoders[self.name].model, StageReporter(None))
-
-    def __call__(self, studies: Sequence[Study]) -> Tensor:
-        return torch.stack(
-            [torch.cat([self._map(study, view) for view in STANDARD_VIEWS]) for study in studies]
-        )
-
-    def _map(self, study: Study, view: ViewName) -> Tensor:
-        image = np.array(study.views[view].image)
-        return torch.from_numpy(self._graph.run({"image": image[None, None]})["map"])
 
 
 @dataclass(frozen=True)
@@ -112,7 +80,7 @@ class Refit:
         network = DemoNetwork(self.recipe, words)
         if self.bundle.report is None:
             raise ExportError("the bundle has no report head to teach")
-        encoder = GraphEncoder(self.bundle, self.bundle.report.encoder, self.cores)
+        encoder = encoder_of(self.bundle, self.bundle.report.encoder, self.cores)
         plan = DataPlan(
             training_seeds(self.seed)[: self.studies],
             _COARSE_MM,
@@ -146,7 +114,7 @@ class Refit:
     def _write(
         self,
         network: DemoNetwork,
-        encoder: GraphEncoder,
+        encoder: FrozenEncoder,
         study: Study,
         output: Path,
         *,
@@ -166,10 +134,11 @@ class Refit:
             self._describe(scratch, part)
         return Bundle.open(output)
 
-    def _part(self, weights: Path, encoder: GraphEncoder, study: Study) -> ReportPart:
+    def _part(self, weights: Path, encoder: FrozenEncoder, study: Study) -> ReportPart:
         assert self.recipe.report is not None
+        assert self.bundle.report is not None
         source = WeightSource("file", path=weights, key="report")
-        spec = replace(self.recipe.report, encoder=encoder.name, weights=source)
+        spec = replace(self.recipe.report, encoder=self.bundle.report.encoder, weights=source)
         maps = encoder([study])[0].numpy()
         shown = {view: {"map": one[None]} for view, one in zip(STANDARD_VIEWS, maps, strict=True)}
         part = ReportPart(spec, (1, *maps.shape[1:]), shown)

@@ -18,14 +18,13 @@ from mammofm_lite.export.recipe import Recipe, load_recipe
 from mammofm_lite.export.seeds import VALIDATION
 
 from .data import DataPlan, Practice, Study, StudySet, make_studies
+from .encoders import FrozenEncoder, TorchEncoder, quantized_encoder
 from .features import (
     REPORT_RATES,
     ReportLosses,
     RiskLosses,
-    TorchEncoder,
     Writing,
     make_features,
-    start_report,
 )
 from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
@@ -33,13 +32,14 @@ from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
 from .read_back import read_back
+from .report_start import NippleViews, start_report
 from .stages import (
     CropLosses,
     MixedLosses,
     ViewLosses,
     begin_rounding,
     hold_norms,
-    normal_views,
+    rescale_views,
     settle_norms,
     start_views,
 )
@@ -51,6 +51,7 @@ Tell = Callable[[str], None]
 
 _SETTLING: Final = 64  # batches of crops that batch norms take their final statistics from
 _MOST_DRAWERS: Final = 8
+_CALIBRATING: Final = 24  # studies that the encoder is quantized on before the heads hear it
 _STARTING: Final = 64  # studies by which answers about whole views are scaled at first
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
 # view takes two thirds of the time, which a processor has not.
@@ -76,8 +77,8 @@ _STAGE_RATES: Final = {
     "anew": {"dense": 3e-3, "prognosis": 2e-3},
 }  # fmt: skip
 _GOING_ON: Final = {
-    "crops": {"encoder": 5e-4, "malignancy": 4e-4, "localization": 6e-4, "dense": 6e-4},
-    "rare": {"encoder": 2.5e-4, "malignancy": 4e-4, "density": 4e-4,
+    "crops": {"encoder": 7e-4, "malignancy": 4e-4, "localization": 6e-4, "dense": 6e-4},
+    "rare": {"encoder": 3e-4, "malignancy": 6e-4, "density": 6e-4,
              "localization": 4e-4, "dense": 6e-4, "prognosis": 6e-4},
 }  # fmt: skip
 
@@ -155,13 +156,12 @@ class Training:
         self.tell(f"going on from {start.name} {start.version}, {start.precision}")
         read_back(network, start)
         some = self._some(practice)
-        start_views(network, some, self.device)
+        views = start_views(network, some, self.device)
         hold_norms(network)
         self._stage("anew", 6, network, self._mixed(network, practice))
-        views = normal_views(network, some, self.device)
-        hold_norms(network)
         losses = CropLosses(network, practice, self.plan.again, self.device, views)
         self._stage("crops", 1, network, losses)
+        rescale_views(network, some, self.device)
 
     @contextmanager
     def _rendering(self, sets: Mapping[str, DataPlan]) -> Iterator[None]:
@@ -229,14 +229,20 @@ class Training:
         counter = in_tenths(self.tell, "features")
         folder = self.folder / "features"
         folder.mkdir(exist_ok=True)
-        encoder = TorchEncoder(network, self.device)
+        encoder = self._frozen(network, studies)
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
         self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
-        start_report(network)
+        start_report(network, NippleViews.of(features, self._some(encoded)))
         writing, count = Writing(words), self.plan.women
         losses = ReportLosses(network, features, writing, count, mirrored, self.device)
         self._stage("report", 4, network, losses)
+
+    def _frozen(self, network: DemoNetwork, studies: StudySet) -> FrozenEncoder:
+        """What the light heads hear."""
+        if self.machine.gpu:
+            return TorchEncoder(network, self.device)
+        return quantized_encoder(network, self._some(studies)[:_CALIBRATING], self.machine.cores)
 
     def _points(self, network: DemoNetwork, checked: StudySet) -> Points:
         given = answers(network, checked, self.device)

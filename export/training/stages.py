@@ -26,7 +26,7 @@ __all__ = [
     "begin_rounding",
     "fitted_line",
     "hold_norms",
-    "normal_views",
+    "rescale_views",
     "risks",
     "settle_norms",
     "start_views",
@@ -190,27 +190,6 @@ def _in_views(crops: Features, size: Size, views: Tensor, whole: Size) -> Tensor
     return torch.lerp(views.detach()[turns], crops.pooled, min(share, 1.0))
 
 
-@torch.no_grad()
-def normal_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> Tensor:
-    """Pooled features of whole views without a cancer ``[n, channels]``.
-
-    Raises
-    ------
-    ExportError
-        Every view has one.
-    """
-    network.eval()
-    found = []
-    for study in studies:
-        pictures = whole_views([study], network.kinds, None)
-        normal = pictures.aims.malignant.to(device) == 0
-        found.append(_seen(network, pictures, device).pooled[normal])
-    views = torch.cat(found)
-    if not len(views):
-        raise ExportError("training: no view without a cancer among the first phantoms")
-    return views
-
-
 def _study_malignancy(logits: Tensor, malignant: Tensor) -> Tensor:
     """Of the study as the bundle combines it: views of a breast averaged, the worse breast."""
     breasts = torch.sigmoid(logits).reshape(len(malignant), 2, 2).mean(dim=2)
@@ -300,26 +279,54 @@ def begin_rounding(network: DemoNetwork, studies: Sequence[Study], device: torch
     network.rounding.on = True
 
 
-@torch.no_grad()
-def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
+def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> Tensor:
     """Scale the answers about whole views so that they begin where they can be learned.
 
-    A cancer fills less of a view than of a crop, so less of the pooled features too: the logit of
-    malignancy is stretched for it. The risk is centred on what these studies run.
+    The prognosis begins from nothing, centred on the risk that these studies run.
+
+    Returns
+    -------
+    Tensor
+        Pooled features of the views without a cancer ``[n, channels]``.
+
+    Raises
+    ------
+    ExportError
+        Every view has one.
     """
+    return _scale_views(network, studies, device, anew=True)
+
+
+def rescale_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
+    """Bring the answers about whole views back to scale after the encoder moved without them."""
+    _scale_views(network, studies, device, anew=False)
+
+
+@torch.no_grad()
+def _scale_views(
+    network: DemoNetwork, studies: Sequence[Study], device: torch.device, *, anew: bool
+) -> Tensor:
+    """A cancer fills less of a view than of a crop, so less of the pooled features too: the logit
+    of malignancy is stretched for it. The risk is centred on what these studies run."""
     network.eval()
-    logits, squares, malignant = [], [], []
+    pooled, squares, malignant = [], [], []
     for study in studies:
         pictures = whole_views([study], network.kinds, None)
         features = _seen(network, pictures, device)
-        logits.append(network.pooled(features).malignancy)
+        pooled.append(features.pooled)
         squares.append(network.prognosis.study_squares(features.map))
         malignant.append(pictures.aims.malignant)
-    wanted = torch.cat(malignant).to(device)
-    stretch_logit(network.malignancy.classifier.classification_head, torch.cat(logits), wanted)
+    views, wanted = torch.cat(pooled), torch.cat(malignant).to(device)
+    normal = views[wanted == 0]
+    if not len(normal):
+        raise ExportError("training: no view without a cancer among the first phantoms")
+    head = network.malignancy
+    stretch_logit(head.classifier.classification_head, head(views)[:, 0], wanted)
     together = torch.cat(squares)
-    network.prognosis.start(together)
+    if anew:
+        network.prognosis.start(together)
     network.prognosis.recentre(together, risks([study.truth for study in studies]).to(device))
+    return normal
 
 
 def stretch_logit(head: nn.Linear, logits: Tensor, wanted: Tensor) -> None:

@@ -14,8 +14,9 @@ from mammofm_lite import Model
 from mammofm_lite.bundle import DESCRIPTION, Bundle, demo_bundle_path
 from mammofm_lite.dicom import read_study
 from mammofm_lite.errors import ExportError
+from mammofm_lite.export.training.encoders import encoder_of
 from mammofm_lite.export.training.points import calibration
-from mammofm_lite.export.training.refit import GraphEncoder, Refit
+from mammofm_lite.export.training.refit import Refit
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 from mammofm_lite.views import STANDARD_VIEWS
 
@@ -63,7 +64,7 @@ def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:
 def test_the_encoder_is_that_of_the_runtime() -> None:
     """The maps of a made-up study are those that the graph gives for its prepared pictures."""
     bundle = Bundle.open(demo_bundle_path())
-    encoder = GraphEncoder(bundle, "view", 1)
+    encoder = encoder_of(bundle, "view", 1)
     rng = np.random.default_rng(0)
     size = (bundle.preprocessing.height, bundle.preprocessing.width)
     images = rng.integers(0, 256, (4, *size)).astype(np.uint8)

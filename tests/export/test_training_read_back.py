@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mammofm_lite._openvino import cpu_properties, make_core
 from mammofm_lite.bundle import Bundle, demo_bundle_path
 from mammofm_lite.contract import map_input
 from mammofm_lite.errors import ExportError
@@ -19,7 +20,7 @@ from mammofm_lite.export.training.data import DataPlan, make_studies
 from mammofm_lite.export.training.loop import save_state
 from mammofm_lite.export.training.network import DemoNetwork, ReportWords, parts_of
 from mammofm_lite.export.training.read_back import read_back, read_report
-from mammofm_lite.graphs import GraphStore
+from mammofm_lite.graphs import Graph, GraphStore
 from mammofm_lite.progress import StageReporter
 from mammofm_lite.views import STANDARD_VIEWS
 
@@ -108,7 +109,8 @@ def test_of_a_float_bundle(tmp_path: Path) -> None:
 
 
 def test_of_the_bundle_that_is_shipped(tmp_path: Path) -> None:
-    """Its report head has rounded weights alone; OpenVINO rounds what meets them, to 8 bits too."""
+    """Its report head has rounded weights alone; OpenVINO rounds what meets them, to 8 bits too,
+    which is turned off here: the weights are what is compared."""
     spec = load_recipe(RECIPE).preprocessing
     plan = DataPlan(HELD_OUT[:1], 0.2, spec)
     (study,) = make_studies(tmp_path, plan, workers=0, tell=lambda done, count: None)
@@ -116,27 +118,24 @@ def test_of_the_bundle_that_is_shipped(tmp_path: Path) -> None:
     network = new_network(3)
     read_back(network, bundle)
     read_report(network.report, bundle)
-    store = GraphStore(bundle, 1)
-    graphs = {
-        name: store.graph(file, StageReporter(None))
-        for name, file in (
-            ("encoder", bundle.encoders["view"].model),
-            ("fusion", bundle.report.fusion if bundle.report else ""),
-        )
-    }
+    encoder = GraphStore(bundle, 1).graph(bundle.encoders["view"].model, StageReporter(None))
+    core = make_core()
+    fusion = core.read_model(str(bundle.path / (bundle.report.fusion if bundle.report else "")))
+    exactly = {**cpu_properties(1), "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    fuse = Graph("fusion", core.compile_model(fusion, "CPU", exactly))
     image = np.array(study.views["L-CC"].image)[None, None]
-    seen = graphs["encoder"].run({"image": image})
+    seen = encoder.run({"image": image})
     own = network.features(torch.from_numpy(image).float() / float(image.max()))
     for name in ("pooled", "map", "c3", "c4"):
         pair = torch.from_numpy(seen[name]).flatten(), getattr(own, name).flatten()
         assert float(torch.cosine_similarity(*pair, dim=0)) > 0.95, name
 
     maps = {map_input(view): seen["map"] for view in STANDARD_VIEWS}
-    fused = graphs["fusion"].run({**maps, "present": np.ones((1, 4), np.float32)})
+    fused = fuse.run({**maps, "present": np.ones((1, 4), np.float32)})
     memory = network.report.memory([torch.from_numpy(seen["map"])] * 4, torch.ones(1, 4))
     for layer, (key, value) in enumerate(zip(memory.keys, memory.values, strict=True)):
-        assert apart(torch.from_numpy(fused[f"memory_key_{layer}"]), key) < 1e-2
-        assert apart(torch.from_numpy(fused[f"memory_value_{layer}"]), value) < 1e-2
+        assert apart(torch.from_numpy(fused[f"memory_key_{layer}"]), key) < 1e-3
+        assert apart(torch.from_numpy(fused[f"memory_value_{layer}"]), value) < 1e-3
 
 
 def test_other_bundles_are_refused() -> None:

@@ -20,7 +20,7 @@ from .lab import Run
 from .layers import bypass, layer_names, operation_runs, single_cell_layers
 from .ptq import BiasCorrection, quantize_graph, read_graph
 
-__all__ = ["QuantizedGraph", "run_model"]
+__all__ = ["QuantizedGraph", "compiled_graph", "run_model"]
 
 _RUNS: Final = 16
 _RANKING_VIEWS: Final = 4
@@ -98,8 +98,13 @@ class QuantizedGraph:
         return min(drift.cosine for drift in drifts)
 
 
-def run_model(model: Any, runs: Sequence[Run], threads: int) -> list[Tensors]:
-    """Outputs of a graph on the inputs of recorded runs, compiled as the runtime does."""
+def compiled_graph(model: Any, threads: int) -> Graph:
+    """An ``openvino.Model``, compiled as the runtime does."""
     compiled = make_core().compile_model(model, "CPU", cpu_properties(threads))
-    graph = Graph(model.get_friendly_name(), compiled)
+    return Graph(model.get_friendly_name(), compiled)
+
+
+def run_model(model: Any, runs: Sequence[Run], threads: int) -> list[Tensors]:
+    """Outputs of a graph on the inputs of recorded runs."""
+    graph = compiled_graph(model, threads)
     return [graph.run(run.inputs) for run in runs]

@@ -212,6 +212,7 @@ class DemoNetwork(nn.Module):
         self.dense_c3 = nn.Conv2d(config.pyramid_channels[0], len(DENSE_CLASSES), 1)
         self.dense_map = nn.Conv2d(channels, len(DENSE_CLASSES), 1)
         self.prognosis = Prognoses(recipe.prognosis, channels)
+        self.outputs = spec.outputs
         self.size = (recipe.preprocessing.height, recipe.preprocessing.width)
         self.report = ReportModel(
             _report_config(recipe.report, config.feature_shapes(self.size)["map"], words)

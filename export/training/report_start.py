@@ -3,7 +3,8 @@
 A report says quadrants, which are counted from the nipple, while a cell knows where it lies in the
 picture alone. Of 1855 lesions of phantoms a small network told 0.83 of the quadrants from the cells
 in both views, and 0.91 with the nipple's row in them; the report head, which had to find out that
-row for itself, was at 0.84.
+row for itself, was at 0.84. Given the row, it was at 0.82 after its first 16 minutes: it has yet to
+learn to use it.
 """
 
 from collections.abc import Sequence
@@ -258,7 +259,7 @@ class _Sight:
         return tokens
 
     def learn(self) -> None:
-        """Learn both; what stands elsewhere in that number stays small, lest it drown the rest."""
+        """Learn all; what other cells have in that number stays small, lest it drown the rest."""
         wanted, rows = self._views.wanted(), self._report.config.rows
         shift, cell = 1 - 2 * self._views.rows / (rows - 1), 2 / (rows - 1)
         dice = torch.Generator().manual_seed(0)

@@ -4,6 +4,9 @@ Terms and the order of sections follow the mammography lexicon of BI-RADS, 5th e
 wording is ours. The grammar keeps a report coherent, whatever the network prefers: no recall
 without a finding, category 0 exactly with a recall, no quadrant from a single view, no mass unless
 two views could show it, nothing about a breast that was not imaged.
+
+The same is said in varied words. Words come after the fact that they tell, or beside it, and never
+decide it: a fact of two wordings would be thought half as likely as one that has a single one.
 """
 
 import random
@@ -34,10 +37,19 @@ _VOCABULARY: Final = 1024
 _TRAINING_REPORTS: Final = 2000
 
 _COMPOSITION: Final = {
-    "a": "The breasts are almost entirely fatty (a).",
-    "b": "There are scattered areas of fibroglandular tissue (b).",
-    "c": "The breasts are heterogeneously dense, which may hide small masses (c).",
-    "d": "The breasts are extremely dense, which lowers the sensitivity of mammography (d).",
+    "a": ("The breasts are almost entirely fatty", (" (a).", ", composition a.")),
+    "b": ("There are scattered areas of fibroglandular", (" tissue (b).", " density (b).")),
+    "c": (
+        "The breasts are heterogeneously dense",
+        (", which may hide small masses (c).", " (c); small masses may be hidden."),
+    ),
+    "d": (
+        "The breasts are extremely dense",
+        (
+            ", which lowers the sensitivity of mammography (d).",
+            " (d); the sensitivity of mammography is lower.",
+        ),
+    ),
 }
 _SHAPE: Final = ("oval", "round", "irregular")
 _MARGIN: Final = ("circumscribed", "obscured", "microlobulated", "indistinct", "spiculated")
@@ -70,12 +82,8 @@ DESCRIPTORS: Final = {
     "distribution": _DISTRIBUTION,
 }
 """Values of what describes a mass or calcifications, by field."""
-_DEPTH: Final = {
-    "anterior": "anterior third",
-    "middle": "middle third",
-    "posterior": "posterior third",
-}
-_CENTRAL: Final = {"central": "central", "retroareolar": "retroareolar"}
+_DEPTH: Final = ("anterior", "middle", "posterior")
+_CENTRAL: Final = {"central": "central region", "retroareolar": "retroareolar region"}
 _AXILLARY_TAIL: Final = {"axillary_tail": "axillary tail"}
 _LOCATION: Final = {
     "both": {
@@ -95,9 +103,13 @@ _LOCATION: Final = {
     },
 }
 _MANAGEMENT: Final = {
-    "additional_views": "Recall for additional mammographic views.",
-    "additional_views_and_ultrasound": "Recall for additional mammographic views and ultrasound.",
+    "additional_views": "additional mammographic views.",
+    "additional_views_and_ultrasound": "additional mammographic views and ultrasound.",
 }
+
+
+_ROUTINE: Final = ("Routine screening", ".", " at the usual interval.")
+_SUGGESTED: Final = (" suggested.", " is suggested.")
 
 
 def _choice(name: str, options: dict[str, str] | Sequence[str]) -> dict[str, Any]:
@@ -105,12 +117,28 @@ def _choice(name: str, options: dict[str, str] | Sequence[str]) -> dict[str, Any
     return {"choice": name, "of": texts}
 
 
+def _wording(*texts: str) -> dict[str, Any]:
+    """One of several texts that say the same."""
+    return {"either": list(texts)}
+
+
+def _told(name: str, value: str, start: str, *endings: str) -> list[Any]:
+    """A value by how its text starts; what follows only words it."""
+    return [_choice(name, {value: start}), _wording(*endings)]
+
+
 def _finding(kind: str, *parts: Any) -> dict[str, Any]:
     return {"finding": kind, "text": list(parts)}
 
 
 def _where(views: str) -> list[Any]:
-    return ["; ", _choice("location", _LOCATION[views]), ", ", _choice("depth", _DEPTH), "."]
+    return [
+        _wording("; ", ", in the "),
+        _choice("location", _LOCATION[views]),
+        ", ",
+        _choice("depth", _DEPTH),
+        _wording(" third.", " depth."),
+    ]
 
 
 def _findings(views: str) -> dict[str, Any]:
@@ -118,9 +146,10 @@ def _findings(views: str) -> dict[str, Any]:
     anywhere = [
         _finding(
             "calcifications",
-            "Calcifications: ",
+            "Calcifications",
+            _wording(": ", ", "),
             _choice("morphology", _MORPHOLOGY),
-            ", ",
+            _wording(", ", " in morphology, "),
             _choice("distribution", _DISTRIBUTION),
             *_where(views),
         ),
@@ -130,11 +159,12 @@ def _findings(views: str) -> dict[str, Any]:
         return {"either": [*anywhere, _finding("asymmetry", "Asymmetry", *_where(views))]}
     mass = _finding(
         "mass",
-        "Mass: ",
+        "Mass",
+        _wording(": ", ", "),
         _choice("shape", _SHAPE),
-        ", ",
+        _wording(", ", " in shape, "),
         _choice("margin", _MARGIN),
-        ", ",
+        _wording(", ", " in margin, "),
         _choice("density", _DENSITY),
         *_where(views),
     )
@@ -181,13 +211,18 @@ def _by_study(complete: Any, incomplete: Any) -> dict[str, Any]:
     return {"by_views": "study", "cases": {"complete": complete, "incomplete": incomplete}}
 
 
-def _category(category: str) -> dict[str, Any]:
-    words = f" The model's estimate of the BI-RADS category: {category}."
-    return _choice("birads_estimate", {category: words})
+def _category(category: str) -> list[Any]:
+    return [
+        _wording(
+            " The model's estimate of the BI-RADS category: ",
+            " BI-RADS category as the model estimates it: ",
+        ),
+        _choice("birads_estimate", {category: f"{category}."}),
+    ]
 
 
 def _ending(assessment: list[Any], management: Any) -> list[Any]:
-    comparison = "No earlier examination was read."
+    comparison = _wording("No earlier examination was read.", "Earlier examinations were not read.")
     return [
         {"section": "comparison", "title": "Comparison", "text": comparison},
         "\n",
@@ -200,19 +235,23 @@ def _ending(assessment: list[Any], management: Any) -> list[Any]:
 def _no_recall(category: str) -> list[Any]:
     """No recall. Of an incomplete study it promises nothing: take the missing views first."""
     assessment = _by_study(
-        [_choice("recall", {"no": "No recall suggested."}), _category(category)],
+        [*_told("recall", "no", "No recall", *_SUGGESTED), *_category(category)],
         _choice("recall", {"no": "No recall suggested by the views at hand; others are missing."}),
     )
     management = _by_study(
-        _choice("management", {"routine_screening": "Routine screening."}),
+        _told("management", "routine_screening", *_ROUTINE),
         _choice("management", {"complete_views": "Take the missing views, then read again."}),
     )
     return _ending([assessment], management)
 
 
 def _recall() -> list[Any]:
-    assessment = [_choice("recall", {"yes": "Recall suggested."}), _category("0")]
-    return _ending(assessment, _choice("management", _MANAGEMENT))
+    assessment = [*_told("recall", "yes", "Recall", *_SUGGESTED), *_category("0")]
+    management = [
+        _wording("Recall for ", "To be recalled for "),
+        _choice("management", _MANAGEMENT),
+    ]
+    return _ending(assessment, management)
 
 
 def _body(right: dict[str, Any], left: dict[str, Any], ending: dict[str, Any]) -> list[Any]:
@@ -233,7 +272,9 @@ def report_grammar() -> dict[str, Any]:
         "rules": {
             **{f"finding_{views}": _findings(views) for views in _LOCATION},
             **{
-                f"no_findings_{side}": _choice(f"status_{side}", {"no_findings": "No finding."})
+                f"no_findings_{side}": _told(
+                    f"status_{side}", "no_findings", "No", " finding.", " abnormality is seen."
+                )
                 for side in "RL"
             },
             **{
@@ -250,7 +291,12 @@ def report_grammar() -> dict[str, Any]:
             {
                 "section": "composition",
                 "title": "Composition",
-                "text": _choice("composition", _COMPOSITION),
+                "text": {
+                    "either": [
+                        _told("composition", value, start, *endings)
+                        for value, (start, endings) in _COMPOSITION.items()
+                    ]
+                },
             },
             "\n",
             {"either": bodies},

@@ -29,7 +29,7 @@ __all__ = [
     "ReportWords",
     "logit_of_rare",
     "parts_of",
-    "write_logits",
+    "decoded",
 ]
 
 DENSITIES: Final = ("a", "b", "c", "d")
@@ -137,7 +137,8 @@ class Prognoses(nn.Module):
         for year, head in enumerate(self.heads):  # later years are riskier
             wanted = _START_RAW * (1 + _START_RISE * year)
             for stretch in (head.cc_stretch_params, head.mlo_stretch_params):
-                stretch.uniform_(0.95, 1.05).mul_(wanted / raw)
+                varied = torch.empty_like(stretch).uniform_(0.95, 1.05)
+                stretch.copy_(varied * shares.reshape(stretch.shape) * wanted / raw)
 
     @torch.no_grad()
     def recentre(self, squares: Tensor, risks: Tensor) -> None:
@@ -265,28 +266,31 @@ def _report_config(
     )
 
 
-def write_logits(model: ReportModel, tokens: Tensor, memory: Memory) -> Tensor:
-    """Logits after every token at once, as `ReportModel.step` gives them one by one.
+class Decoded(NamedTuple):
+    """A report after every token."""
+
+    logits: Tensor
+    """``[batch, n, vocabulary]`` for the token that follows."""
+    looking: tuple[Tensor, ...]
+    """Per layer, what it asks the visual tokens with: ``[batch, n, dim]``."""
+
+
+def decoded(model: ReportModel, tokens: Tensor, memory: Memory) -> Decoded:
+    """All tokens at once, as `ReportModel.step` decodes them one by one.
 
     Parameters
     ----------
     tokens : Tensor
         int64 ``[batch, n]``, the begin token first.
-
-    Returns
-    -------
-    Tensor
-        ``[batch, n, vocabulary]``.
     """
     places = torch.arange(tokens.shape[1], device=tokens.device)
     x = model.token_embedding(tokens) + model.position_embedding(places)
     for index, layer in enumerate(model.decoder):
         x = x + _look_back(layer.self_attention, layer.self_norm(x))
         look = (memory.keys[index], memory.values[index], memory.mask)
-        x = x + layer.cross_attention(layer.cross_norm(x), *look)
+        x = x + layer.cross_attention(looking[-1], *look)
         x = x + layer.mlp(layer.mlp_norm(x))
-    logits: Tensor = model.decoder_norm(x) @ model.token_embedding.weight.T
-    return logits
+    return Decoded(model.decoder_norm(x) @ model.token_embedding.weight.T, tuple(looking))
 
 
 def _look_back(attention: Any, x: Tensor) -> Tensor:
@@ -296,8 +300,10 @@ def _look_back(attention: Any, x: Tensor) -> Tensor:
     query = attention.query(x).reshape(batch, count, heads, width).transpose(1, 2)
     looked = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     out: Tensor = attention.out(looked.transpose(1, 2).reshape(batch, count, heads * width))
+    looking = []
     return out
 
+        looking.append(layer.cross_norm(x))
 
 def parts_of(network: DemoNetwork) -> Mapping[str, Mapping[str, Tensor]]:
     """State dicts of the bundle's parts, by the `key` that the recipe gives them."""

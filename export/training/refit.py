@@ -25,16 +25,18 @@ from mammofm_lite.export.recipe import Recipe, WeightSource, load_recipe
 from mammofm_lite.export.report_part import ReportPart
 from mammofm_lite.export.seeds import training_seeds
 from mammofm_lite.export.writing import file_records, whole_bundle, write_description
+from mammofm_lite.grammar import Grammar
 from mammofm_lite.quant.layers import treatment
 from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .data import DataPlan, Study, make_studies
 from .encoders import FrozenEncoder, encoder_of
-from .features import REPORT_RATES, FeatureSet, ReportLosses, Writing, make_features
+from .features import FeatureSet, make_features
 from .loop import Budget, Stage, Tell, in_tenths, keep_memory, print_line, run_stage, save_state
 from .network import DemoNetwork, ReportWords
 from .read_back import read_report
+from .reports import REPORT_RATES, ReportLosses, Writing
 
 __all__ = ["Refit"]
 
@@ -71,8 +73,8 @@ class Refit:
         Raises
         ------
         ExportError
-            The bundle has another encoder or preparation than the demonstration, the loss is not
-            finite, or a graph differs from torch.
+            The bundle has another encoder, preparation or report grammar than the demonstration,
+            the loss is not finite, or a graph differs from torch.
         """
         keep_memory()
         torch.manual_seed(self.seed)
@@ -80,6 +82,8 @@ class Refit:
         network = DemoNetwork(self.recipe, words)
         if self.bundle.report is None:
             raise ExportError("the bundle has no report head to teach")
+        if Grammar.open(self.bundle.path / self.bundle.report.grammar) != words.grammar:
+            raise ExportError("the bundle writes reports by another grammar than the demonstration")
         encoder = encoder_of(self.bundle, self.bundle.report.encoder, self.cores)
         plan = DataPlan(
             training_seeds(self.seed)[: self.studies],

@@ -2,12 +2,14 @@
 
 The report says what the views at hand can show: of one view a mass is an asymmetry and a quadrant
 half a breast, of no view nothing. Findings stand with the suspicious ones first, so that there is
-one right order for a decoder to learn.
+one right order for a decoder to learn. Words vary where the grammar has several for the same.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from mammofm_lite.errors import ExportError
 from mammofm_lite.export.report_text import MOST_FINDINGS
@@ -25,7 +27,7 @@ from mammofm_lite.grammar import (
 from mammofm_lite.phantom import PhantomLesion, PhantomTruth
 from mammofm_lite.views import STANDARD_VIEWS, Laterality, ViewName, projection
 
-__all__ = ["Wanted", "report_pieces", "wanted_report"]
+__all__ = ["Piece", "Wanted", "report_pieces", "wanted_report"]
 
 _SECTIONS: Final[Mapping[str, Laterality]] = {"right_breast": "R", "left_breast": "L"}
 _KINDS: Final = (
@@ -46,11 +48,13 @@ _ULTRASOUND_TOO: Final = frozenset({"mass", "focal_asymmetry", "asymmetry"})
 
 
 class WantedFinding(NamedTuple):
-    """One finding as the grammar's fields; `suspicious` decides about the recall only."""
+    """One finding as the grammar's fields, and the place of its lesion in the truth's list;
+    `suspicious` decides about the recall only."""
 
     kind: str
     descriptors: Mapping[str, str]
     suspicious: bool
+    lesion: int
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,12 @@ def _findings(
     projections = {projection(view) for view in views if view.startswith(side)}
     if not projections:
         return ()
-    own = [lesion for lesion in lesions if lesion.laterality == side]
+    own = [index for index, lesion in enumerate(lesions) if lesion.laterality == side]
     if len(projections) == 1:
-        own = [lesion for lesion in own if lesion.kind in _OF_ONE_VIEW]
-    own.sort(key=_order)
+        own = [index for index in own if lesions[index].kind in _OF_ONE_VIEW]
+    own.sort(key=lambda index: _order(lesions[index]))
     shown = "both" if len(projections) == 2 else next(iter(projections))
-    return tuple(_finding(lesion, shown) for lesion in own[:MOST_FINDINGS])
+    return tuple(_finding(lesions[index], index, shown) for index in own[:MOST_FINDINGS])
 
 
 def _order(lesion: PhantomLesion) -> tuple[bool, int, str, str]:
@@ -117,11 +121,11 @@ def _order(lesion: PhantomLesion) -> tuple[bool, int, str, str]:
     return (not lesion.suspicious, _KINDS.index(lesion.kind), lesion.quadrant, lesion.depth)
 
 
-def _finding(lesion: PhantomLesion, shown: str) -> WantedFinding:
+def _finding(lesion: PhantomLesion, index: int, shown: str) -> WantedFinding:
     kind = lesion.kind if shown == "both" else _OF_ONE_VIEW[lesion.kind]
     place = {"location": _location(lesion.quadrant, shown), "depth": lesion.depth}
     words = {} if kind == "asymmetry" else lesion.descriptors
-    return WantedFinding(kind, {**words, **place}, lesion.suspicious)
+    return WantedFinding(kind, {**words, **place}, lesion.suspicious, index)
 
 
 def _location(quadrant: str, shown: str) -> str:
@@ -136,6 +140,13 @@ def _location(quadrant: str, shown: str) -> str:
 # -------------------- the words
 
 
+class Piece(NamedTuple):
+    """A fixed text or option; `lesion` is the place of the one it tells of in the truth's list."""
+
+    text: str
+    lesion: int | None
+
+
 class _Place(NamedTuple):
     """How far a report is written: the section, findings told in it, whether inside the last."""
 
@@ -144,21 +155,23 @@ class _Place(NamedTuple):
     inside: bool = False
 
 
-_Written = tuple[tuple[str, ...], _Place]
+_Written = tuple[tuple[Piece, ...], _Place]
 
 
-def report_pieces(wanted: Wanted, language: Language) -> tuple[str, ...]:
+def report_pieces(
+    wanted: Wanted, language: Language, random: np.random.Generator | None = None
+) -> tuple[Piece, ...]:
     """The report as the fixed texts and options that its language is made of.
 
     Joined they are the text; cut into tokens one by one they are what a decoder that follows the
-    grammar writes.
+    grammar writes. `random` chooses among words that say the same; without it the first ones come.
 
     Raises
     ------
     ExportError
         The language cannot say it.
     """
-    written = _Writer(wanted).write(language.root, _Place())
+    written = _Writer(wanted, random).write(language.root, _Place())
     if written is None:
         raise ExportError("the report grammar has no words for the truth of a phantom")
     return written[0]
@@ -169,19 +182,20 @@ class _Writer:
     """Every method gives ``None`` where a part cannot say what is wanted."""
 
     wanted: Wanted
+    random: np.random.Generator | None
 
     def write(self, node: Node, place: _Place) -> _Written | None:
         match node:
             case Literal(text):
-                return (text,), place
+                return (self._piece(text, place),), place
             case Choice(name, options):
                 value = self._values(place).get(name)
                 text = next((words for option, words in options if option == value), None)
-                return None if text is None else ((text,), place)
+                return None if text is None else ((self._piece(text, place),), place)
             case Series(parts):
                 return self._series(parts, place)
             case Either(parts):
-                tried = (self.write(part, place) for part in parts)
+                tried = (self.write(part, place) for part in self._in_turn(parts))
                 return next((written for written in tried if written is not None), None)
             case Repeat():
                 return self._repeat(node, place)
@@ -191,17 +205,27 @@ class _Writer:
                 return self._finding(kind, part, place)
         return None
 
+    def _in_turn(self, parts: Sequence[Node]) -> Sequence[Node]:
+        """As they come, but texts without a fact in them in any order."""
+        if self.random is None or not all(isinstance(part, Literal) for part in parts):
+            return parts
+        return [parts[i] for i in self.random.permutation(len(parts))]
+
+    def _piece(self, text: str, place: _Place) -> Piece:
+        return Piece(text, self._told(place).lesion if place.inside else None)
+
+    def _told(self, place: _Place) -> WantedFinding:
+        return self._findings(place)[place.told - 1]
+
     def _findings(self, place: _Place) -> tuple[WantedFinding, ...]:
         side = _SECTIONS.get(place.section)
         return self.wanted.findings[side] if side else ()
 
     def _values(self, place: _Place) -> Mapping[str, str]:
-        if place.inside:
-            return self._findings(place)[place.told - 1].descriptors
-        return self.wanted.fields
+        return self._told(place).descriptors if place.inside else self.wanted.fields
 
     def _series(self, parts: Sequence[Node], place: _Place) -> _Written | None:
-        pieces: tuple[str, ...] = ()
+        pieces: tuple[Piece, ...] = ()
         for part in parts:
             written = self.write(part, place)
             if written is None:

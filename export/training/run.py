@@ -19,13 +19,7 @@ from mammofm_lite.export.seeds import VALIDATION
 
 from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .encoders import FrozenEncoder, TorchEncoder, quantized_encoder
-from .features import (
-    REPORT_RATES,
-    ReportLosses,
-    RiskLosses,
-    Writing,
-    make_features,
-)
+from .features import RiskLosses, make_features
 from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
@@ -33,6 +27,7 @@ from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
 from .read_back import read_back
 from .report_start import NippleViews, start_report
+from .reports import REPORT_RATES, ReportLosses, Writing
 from .stages import (
     CropLosses,
     MixedLosses,

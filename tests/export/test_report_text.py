@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from mammofm_lite._jsonread import Fields
 from mammofm_lite.export.report_text import BOS, report_grammar, report_tokenizer, sample_report
-from mammofm_lite.grammar import Grammar
+from mammofm_lite.grammar import Choice, Either, Finding, Grammar, Literal, Node, Series
 from mammofm_lite.heads.report import decode_greedily
 from mammofm_lite.report import Report, read_report
 from mammofm_lite.views import STANDARD_VIEWS, ViewName
@@ -131,3 +131,33 @@ def test_the_tokenizer_is_exact_and_repeatable(grammar: Grammar, tokenizer: Toke
         text = sample_report(language, random.Random(seed))
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert tokenizer.decode(ids) == text
+
+
+def test_words_never_decide_a_fact(grammar: Grammar) -> None:
+    """A value is told by one text; alternatives are words alone, or differ in what they tell."""
+
+    def first_told(node: Node) -> tuple[str, ...]:
+        match node:
+            case Choice(name, options):
+                return name, *(value for value, _ in options)
+            case Finding(kind):
+                return ("finding", kind)
+            case Series(parts) if parts:
+                return first_told(parts[0])
+        return ()
+
+    def check_node(node: Node) -> None:
+        match node:
+            case Choice(_, options):
+                assert len({value for value, _ in options}) == len(options)
+            case Either(parts):
+                words = [isinstance(part, Literal) for part in parts]
+                assert all(words) or not any(words)
+                told = [first for part in parts if (first := first_told(part))]
+                assert len(set(told)) == len(told)
+        inner = getattr(node, "parts", ()) or filter(None, [getattr(node, "part", None)])
+        for part in inner:
+            check_node(part)
+
+    for views in VIEW_SETS:
+        check_node(grammar.language(views).root)

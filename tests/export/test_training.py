@@ -33,11 +33,8 @@ from mammofm_lite.export.training.data import DataPlan, Practice, Study, View, m
 from mammofm_lite.export.training.encoders import TorchEncoder, quantized_encoder
 from mammofm_lite.export.training.features import (
     FeatureSet,
-    ReportLosses,
-    Writing,
-    _moved,
-    _woman,
     make_features,
+    shown_lesions,
 )
 from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
 from mammofm_lite.export.training.network import (
@@ -46,7 +43,7 @@ from mammofm_lite.export.training.network import (
     Prognoses,
     ReportWords,
     parts_of,
-    write_logits,
+    decoded,
 )
 from mammofm_lite.export.training.plan import Machine, Plan
 from mammofm_lite.export.training.points import (
@@ -61,6 +58,13 @@ from mammofm_lite.export.training.points import (
 from mammofm_lite.export.training.rare import RARE, rare_seeds
 from mammofm_lite.export.training.report_start import NippleViews, nipple_row, start_report
 from mammofm_lite.export.training.stages import (
+from mammofm_lite.export.training.reports import (
+    ReportLosses,
+    Writing,
+    _Woman,
+    _woman,
+    looking_elsewhere,
+)
     CropLosses,
     MixedLosses,
     ViewLosses,
@@ -532,7 +536,7 @@ def test_teacher_forcing_is_stepping() -> None:
         cache = list(zip(step.keys, step.values, strict=True))
         rows.append(step.logits)
     torch.testing.assert_close(
-        write_logits(model, tokens, memory), torch.stack(rows, 1), atol=1e-5, rtol=1e-4
+        decoded(model, tokens, memory).logits, torch.stack(rows, 1), atol=1e-5, rtol=1e-4
     )
 
 
@@ -616,8 +620,8 @@ def test_weights_that_know_views_learn_crops_as_part_of_them(network: DemoNetwor
     torch.testing.assert_close(given["malignancy"], wanted)
 
 
-def test_scales_are_restored_and_the_prognosis_keeps_what_it_knows(network: DemoNetwork) -> None:
-    """After the encoder moved: the mean risk is that of the studies, by the same stretches."""
+def test_answers_about_views_are_brought_to_scale(network: DemoNetwork) -> None:
+    """However far off: the mean risk is that of the studies, by channels that say it."""
     cpu, studies = torch.device("cpu"), [drawn_study(n, malignant=n % 2 == 0) for n in range(4)]
     start_views(network, studies, cpu)
     stretches = [head.cc_stretch_params.detach().clone() for head in network.prognosis.heads]
@@ -707,9 +711,20 @@ def women() -> FeatureSet:
     """Three women whose maps are noise; the first and the last have the same composition."""
     random = np.random.default_rng(0)
     maps = random.standard_normal((3, 4, 1280, 5, 5)).astype(np.float16)
-    truths = [drawn_study(i, malignant=i == 0).truth for i in range(3)]
+    studies = [drawn_study(i, malignant=i == 0) for i in range(3)]
+    truths = [study.truth for study in studies]
     truths[1] = replace(truths[1], density="d")
-    return FeatureSet([maps], [np.zeros((3, 2, 1280, 25), np.float16)], truths)
+    shown = [shown_lesions(study) for study in studies]
+    return FeatureSet([maps], [np.zeros((3, 2, 1280, 25), np.float16)], truths, shown)
+
+
+def test_cells_that_a_lesion_reaches_into(women: FeatureSet) -> None:
+    """Columns 60 to 100 and rows 70 to 110 of 160 pixels, in cells of 32."""
+    assert SIDE == 160
+    rows, columns = np.nonzero(women.cells(0, 1, 0))
+    assert (set(rows), set(columns)) == ({2, 3}, {1, 2, 3})
+    assert not women.cells(0, 2, 0).any()
+    assert not women.cells(1, 0, 0).any()
 
 
 def test_a_woman_of_two_breasts(women: FeatureSet) -> None:
@@ -723,17 +738,20 @@ def test_a_woman_of_two_breasts(women: FeatureSet) -> None:
 
 def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: FeatureSet) -> None:
     writing = Writing(ReportWords())
-    losses = ReportLosses(network, women, writing, 3, mirrored=True, device=torch.device("cpu"))
+    losses = ReportLosses(network, women, writing, 6, mirrored=True, device=torch.device("cpu"))
     network.requires_grad_(True)
     optimizer = torch.optim.Adam(network.report.parameters(), 3e-3)
-    values = []
+    values, looking = [], []
     for step in range(12):
-        (loss,) = judged(losses, step % 2).values()
+        told = judged(losses, step % 2)
         optimizer.zero_grad()
-        loss.backward()
+        sum(told.values(), torch.zeros(())).backward()
         optimizer.step()
-        values.append(float(loss.detach()))
-    assert max(values[-2:]) < 0.7 * min(values[:2])
+        values.append(float(told["words"].detach()))
+        if "looking" in told:
+            looking.append(float(told["looking"].detach()))
+    assert max(values[-2:]) < 0.75 * min(values[:2])
+    assert looking[-1] < 0.75 * looking[0]
     text = writing.write(
         network, [torch.from_numpy(women.map(0, i)[None].astype(np.float32)) for i in range(4)],
         STANDARD_VIEWS,
@@ -741,10 +759,20 @@ def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: Feat
     grammar = ReportWords().grammar
     assert read_report(grammar, grammar.language(STANDARD_VIEWS), text).composition in "abcd"
 
+    ((left_cc, left_mlo, right_cc, right_mlo),) = made.lesions
+    assert not left_cc.any()
+    assert not left_mlo.any()
+    assert np.array_equal(right_cc, women.cells(0, 0, 0))
+    assert np.array_equal(right_mlo, women.cells(0, 1, 0))
+    cranio_caudal, oblique = made.seen(0).reshape(2, 4, 5, 5)
+    assert np.array_equal(cranio_caudal[2], right_cc)
+    assert cranio_caudal.sum() == right_cc.sum()
+    assert not oblique.any()  # the one view that is not at hand
 
 def test_a_choice_is_where_more_than_one_token_may_come(women: FeatureSet) -> None:
     writing = Writing(ReportWords())
-    tokens = writing.tokens(women.truths[0], STANDARD_VIEWS)
+    text = writing.tokens(women.truths[0], STANDARD_VIEWS)
+    tokens = [token.number for token in text]
     choices = writing.choices(tokens, STANDARD_VIEWS)
     assert 0 < len(choices) < len(tokens)
     assert all(tokens[position] in allowed and len(allowed) > 1 for position, allowed in choices)
@@ -770,6 +798,40 @@ def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) ->
         "encoder": network.encoder, "malignancy": network.malignancy, "density": network.density,
         "localization": network.localization, "report": network.report,
         **{f"year{i}": head for i, head in enumerate(network.prognosis.heads, 1)},
+    words = ReportWords().tokenizer
+    told = words.decode([token.number for token in text if token.lesion == 0])
+    assert told == "Mass: irregular, spiculated, high density; upper outer quadrant, middle third."
+
+
+def test_how_little_is_looked_at_a_lesion() -> None:
+    """Who asks for nothing looks everywhere alike: the logarithm of a share of cells."""
+    torch.manual_seed(0)
+    model = ReportModel(ReportConfig(16, 2, 3, 64, 2, 1, 2, 40, 12)).eval()
+    maps = [torch.randn(2, 16, 2, 3) for _ in STANDARD_VIEWS]
+    memory = model.memory(maps, torch.tensor([[1.0, 1, 1, 1], [1, 0, 1, 0]]))
+    looking = [torch.randn(2, 7, 64) for _ in range(2)]
+    telling = torch.tensor([[0, 3], [1, 5]])
+    lesions = torch.zeros(2, 2, 24, dtype=torch.bool)
+    lesions[0, 0, :2] = lesions[0, 1, 6:9] = lesions[1, 0, 12] = True
+    found: Any = [layer.cross_attention for layer in model.decoder]
+    with torch.no_grad():
+        asked = looking_elsewhere(model, memory, looking, telling, lesions)
+        logs = []
+        for index, attention in enumerate(found):
+            for row, (woman, at) in enumerate(telling.tolist()):
+                query = attention.query(looking[index][woman, at]).reshape(2, 32)
+                for head in range(2):
+                    scores = memory.keys[index][woman, head] @ query[head] / 32**0.5
+                    seen = torch.softmax(scores[memory.mask[woman]], dim=0)
+                    there = lesions[row, head][memory.mask[woman]]
+                    logs += [-float(seen[there].sum().log())] * bool(there.any())
+        assert float(asked) == pytest.approx(np.mean(logs), abs=1e-5)
+        for attention in found:
+            attention.query.weight.zero_()
+            attention.query.bias.zero_()
+        alike = looking_elsewhere(model, memory, looking, telling, lesions)
+    wanted = np.log([24 / 2, 24 / 3, 12 / 1]).mean()
+    assert float(alike) == pytest.approx(wanted, abs=1e-5)
     }  # fmt: skip
     seen = set()
     for _, source in recipe.sources():
@@ -898,10 +960,12 @@ def test_views_of_a_report_move_by_whole_rows() -> None:
     """All by two rows at most, in every direction; what leaves is gone, and the edge goes on."""
     view = np.arange(6, dtype=np.float16)[None, :, None].repeat(3, axis=0).repeat(2, axis=2)
     random, seen = np.random.default_rng(0), set()
-    for _ in range(100):
-        moved = _moved(view, random)
-        assert (moved == moved[:1, :, :1]).all()
-        seen.add(tuple(moved[0, :, 0].astype(int).tolist()))
+    for _ in range(30):
+        moved = woman.moved(random)
+        for one, cells in zip(moved.maps, moved.lesions[0], strict=True):
+            assert (one == one[:1, :, :1]).all()
+            assert np.array_equal(cells, one[0] == 3)
+            seen.add(tuple(one[0, :, 0].astype(int).tolist()))
     assert seen == {
         (0, 0, 0, 1, 2, 3),
         (0, 0, 1, 2, 3, 4),
@@ -919,6 +983,8 @@ def test_the_nipple_is_where_tissue_reaches_farthest() -> None:
 
 
 def test_a_logit_is_stretched_to_what_is_wanted() -> None:
+    lesion = np.repeat((view[:1] == 3), 4, axis=0)
+    woman = _Woman((view,) * 4, drawn_study(0, malignant=True).truth, STANDARD_VIEWS, (lesion,))
     """Answers drawn at 3 x + 1 are fitted by that line."""
     dice = torch.Generator().manual_seed(0)
     x = torch.randn(20_000, 1, generator=dice)

@@ -83,7 +83,18 @@ def test_other_bundles_are_refused(tmp_path: Path) -> None:
     without = dataclasses.replace(bundle, report=None)
     spec = dataclasses.replace(bundle.preprocessing, height=672)
     other = dataclasses.replace(bundle, preprocessing=spec)
-    for odd, message in ((without, "has no report head"), (other, "prepares pictures otherwise")):
+    grammar = json.loads((bundle.path / "grammar.json").read_text())
+    grammar["lexicon"]["edition"] = "6th"
+    (tmp_path / "grammar.json").write_text(json.dumps(grammar))
+    assert bundle.report is not None
+    spoken = dataclasses.replace(bundle.report, grammar=str(tmp_path / "grammar.json"))
+    foreign = dataclasses.replace(bundle, report=spoken)
+    cases = (
+        (without, "has no report head"),
+        (other, "prepares pictures otherwise"),
+        (foreign, "by another grammar than the demonstration"),
+    )
+    for odd, message in cases:
         refit = Refit(odd, tmp_path, hours=1e-4, studies=2, cores=1, tell=lambda line: None)
         with pytest.raises(ExportError, match=message):
             refit.run(tmp_path / "new.mfm", force=False)

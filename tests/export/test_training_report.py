@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,14 +55,27 @@ def truth_of(density: str, found: list[PhantomLesion]) -> PhantomTruth:
     return PhantomTruth(0, density, tuple(found), 0.0, None, False, recall, None, (0.0,) * 5)
 
 
-@given(st.sampled_from("abcd"), st.lists(lesions(), max_size=6), st.sampled_from(VIEW_SETS))
+@given(
+    st.sampled_from("abcd"),
+    st.lists(lesions(), max_size=6),
+    st.sampled_from(VIEW_SETS),
+    st.none() | st.integers(0, 2**32),
+)
 @settings(max_examples=150, deadline=None)
 def test_a_truth_is_read_back(
-    words: ReportWords, density: str, found: list[PhantomLesion], views: tuple[ViewName, ...]
+    words: ReportWords,
+    density: str,
+    found: list[PhantomLesion],
+    views: tuple[ViewName, ...],
+    wording: int | None,
 ) -> None:
     language = words.grammar.language(views)
     wanted = wanted_report(truth_of(density, found), views)
-    text = "".join(report_pieces(wanted, language))
+    random = None if wording is None else np.random.default_rng(wording)
+    pieces = report_pieces(wanted, language, random)
+    text = "".join(piece.text for piece in pieces)
+    told = [f.lesion for side in "RL" for f in wanted.findings[side]]  # type: ignore[index]
+    assert list(dict.fromkeys(p.lesion for p in pieces if p.lesion is not None)) == told
     report = read_report(words.grammar, language, text)
     assert report.composition == density
     assert report.recall == wanted.recall
@@ -93,13 +107,27 @@ def test_all_views_recall_what_is_suspicious(found: list[PhantomLesion]) -> None
 
 def test_the_pieces_are_cut_as_the_automaton_goes(words: ReportWords) -> None:
     language = words.grammar.language(STANDARD_VIEWS)
-    pieces = report_pieces(wanted_report(truth_of("c", [])), language)
+    wanted = wanted_report(truth_of("c", []))
+    pieces = report_pieces(wanted, language, np.random.default_rng(0))
     automaton = language.automaton(words.encode)
     states = automaton.start
-    for token in (token for piece in pieces for token in words.encode(piece)):
+    for token in (token for piece in pieces for token in words.encode(piece.text)):
         assert token in automaton.allowed(states)
         states = automaton.after(states, token)
     assert automaton.complete(states)
+
+
+def test_the_same_is_said_in_varied_words(words: ReportWords) -> None:
+    language, wanted = words.grammar.language(STANDARD_VIEWS), wanted_report(truth_of("c", []))
+    random = np.random.default_rng(0)
+    texts = {
+        "".join(piece.text for piece in report_pieces(wanted, language, random)) for _ in range(200)
+    }
+    assert len(texts) > 40
+    read = [read_report(words.grammar, language, text) for text in texts]
+    assert {(report.composition, report.management, report.recall) for report in read} == {
+        ("c", "routine_screening", False)
+    }
 
 
 def test_what_the_grammar_cannot_say_is_refused(words: ReportWords) -> None:

@@ -1,0 +1,332 @@
+"""The stage that trains the report head on features of a frozen encoder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mammofm_lite.export.models.report import Memory, ReportModel
+from mammofm_lite.export.report_text import BOS
+from mammofm_lite.grammar import TokenAutomaton
+from mammofm_lite.phantom import PhantomTruth
+from mammofm_lite.views import (
+    STANDARD_VIEWS,
+    Laterality,
+    Projection,
+    ViewName,
+    laterality,
+    projection,
+)
+
+from .features import Bools, FeatureSet, Halves
+from .network import DemoNetwork, ReportWords, decoded
+from .report_truth import report_pieces, wanted_report
+
+__all__ = ["REPORT_RATES", "ReportLosses", "Writing"]
+
+_MOST_MOVED: Final = 2  # rows of cells
+_LOOKING: Final = 0.2
+_VIEW_SETS: Final = ((0, 1, 2), (0, 2, 3), (0, 1), (2, 3), (0, 2), (1, 3), (1,), (2,))
+_PROJECTIONS: Final[tuple[Projection, ...]] = ("CC", "MLO")
+_UNSEEN: Final = -1e9
+
+REPORT_RATES: Final[Mapping[str, float]] = MappingProxyType(
+    {"report": 1e-3, "report.projection": 1e-4}
+)
+"""Learning rates of the report head. Tokens keep what their cells say: free to take more from the
+features, they took what tells one phantom from another, and the decoder knew them by heart."""
+
+
+class Token(NamedTuple):
+    """Of a report; `lesion` is the place of the one it tells of in the truth's list."""
+
+    number: int
+    lesion: int | None
+
+
+class Writing:
+    """What a decoder that follows the grammar may write, and where it has a choice."""
+
+    def __init__(self, words: ReportWords) -> None:
+        self._words = words
+        self.begin: int = words.tokenizer.token_to_id(BOS)
+        self.vocabulary: int = words.tokenizer.get_vocab_size()
+        self.automaton = lru_cache(maxsize=16)(self._automaton)
+        self._language = lru_cache(maxsize=16)(words.grammar.language)
+
+    def _automaton(self, views: tuple[ViewName, ...]) -> TokenAutomaton:
+        return self._language(views).automaton(self._words.encode)
+
+    def tokens(
+        self,
+        truth: PhantomTruth,
+        views: tuple[ViewName, ...],
+        random: np.random.Generator | None = None,
+    ) -> list["Token"]:
+        """The report of a study on some views, without the begin token; `random` words it."""
+        pieces = report_pieces(wanted_report(truth, views), self._language(views), random)
+        return [
+            Token(number, piece.lesion)
+            for piece in pieces
+            for number in self._words.encode(piece.text)
+        ]
+
+    def choices(
+        self, tokens: Sequence[int], views: tuple[ViewName, ...]
+    ) -> list[tuple[int, tuple[int, ...]]]:
+        """Positions at which more than one token may come, and those tokens."""
+        automaton, found = self.automaton(views), []
+        states = automaton.start
+        for position, token in enumerate(tokens):
+            allowed = automaton.allowed(states)
+            if len(allowed) > 1:
+                found.append((position, allowed))
+            states = automaton.after(states, token)
+        return found
+
+    @torch.no_grad()
+    def write(self, network: DemoNetwork, maps: Sequence[Tensor], views: Sequence[ViewName]) -> str:
+        """The report that a network writes on one study, greedily, as the runtime decodes."""
+        present = torch.tensor([[float(view in views) for view in STANDARD_VIEWS]])
+        memory = network.report.memory(maps, present.to(maps[0].device))
+        automaton, tokens = self.automaton(tuple(views)), [self.begin]
+        states = automaton.start
+        while allowed := automaton.allowed(states):
+            token = allowed[0]
+            if len(allowed) > 1:
+                seen = torch.tensor([tokens], device=maps[0].device)
+                logits = decoded(network.report, seen, memory).logits[0, -1]
+                token = allowed[int(logits[list(allowed)].argmax())]
+            tokens.append(token)
+            states = automaton.after(states, token)
+        return str(self._words.tokenizer.decode(tokens[1:]))
+
+
+@dataclass(frozen=True)
+class ReportLosses:
+    """The report decoder, taught where the grammar leaves it a choice and nowhere else.
+
+    Breasts of two women of the same composition make a new woman, so that few studies give many
+    reports; where right views are mirrored, any breast may stand on either side. Every view is
+    moved up or down a little: rows in the picture are no measure of a quadrant, those from the
+    nipple are.
+
+    While it tells of a lesion, two heads of every layer are taught to look at it, one per
+    projection: what the words say is to come from there.
+    """
+
+    network: DemoNetwork
+    features: FeatureSet
+    writing: Writing
+    count: int
+    mirrored: bool
+    device: torch.device
+    dropped: float = 0.15
+
+    def draw(self, random: np.random.Generator) -> "_Reports":
+        women = [self._draw(random).moved(random) for _ in range(self.count)]
+        maps = tuple(
+            torch.from_numpy(np.stack([woman.maps[i] for woman in women]))
+            for i in range(len(STANDARD_VIEWS))
+        )
+        present = [[float(view in woman.views) for view in STANDARD_VIEWS] for woman in women]
+        texts = [self.writing.tokens(woman.truth, woman.views, random) for woman in women]
+        tokens = torch.full((len(texts), max(map(len, texts))), self.writing.begin)
+        places, wanted, closed, telling, lesions = [], [], [], [], []
+        for row, (text, woman) in enumerate(zip(texts, women, strict=True)):
+            numbers = [token.number for token in text]
+            tokens[row, 1 : len(text)] = torch.tensor(numbers[:-1])
+            for position, allowed in self.writing.choices(numbers, woman.views):
+                places.append((row, position))
+                wanted.append(numbers[position])
+                mask = torch.ones(self.writing.vocabulary, dtype=torch.bool)
+                mask[list(allowed)] = False
+                closed.append(mask)
+                lesion = text[position].lesion
+                if lesion is not None:
+                    telling.append((row, position))
+                    lesions.append(woman.seen(lesion))
+        cells = maps[0].shape[-2] * maps[0].shape[-1] * len(STANDARD_VIEWS)
+        return _Reports(
+            maps,
+            torch.tensor(present),
+            tokens,
+            torch.tensor(places),
+            torch.tensor(wanted),
+            torch.stack(closed),
+            torch.tensor(telling, dtype=torch.long).reshape(-1, 2),
+            torch.from_numpy(np.array(lesions, np.bool_).reshape(-1, 2, cells)),
+        )
+
+    def __call__(self, drawn: "_Reports") -> Mapping[str, Tensor]:
+        device, report = self.device, self.network.report
+        maps = [one.to(device).float() for one in drawn.maps]
+        memory = report.memory(maps, drawn.present.to(device))
+        told = decoded(report, drawn.tokens.to(device), memory)
+        rows, positions = drawn.places.to(device).unbind(1)
+        chosen = told.logits[rows, positions].masked_fill(drawn.closed.to(device), _UNSEEN)
+        losses = {"words": functional.cross_entropy(chosen, drawn.wanted.to(device))}
+        if len(drawn.telling):
+            telling, lesions = drawn.telling.to(device), drawn.lesions.to(device)
+            apart = looking_elsewhere(report, memory, told.looking, telling, lesions)
+            losses["looking"] = _LOOKING * apart
+        return losses
+
+    @cached_property
+    def _alike(self) -> Mapping[str, Sequence[int]]:
+        """Women by composition."""
+        alike: dict[str, list[int]] = {}
+        for index, truth in enumerate(self.features.truths):
+            alike.setdefault(truth.density, []).append(index)
+        return alike
+
+    def _draw(self, random: np.random.Generator) -> "_Woman":
+        left = int(random.integers(len(self.features.truths)))
+        alike = self._alike[self.features.truths[left].density]
+        right = alike[int(random.integers(len(alike)))]
+        sides: list[Laterality] = ["L", "R"]
+        if self.mirrored:
+            sides = [("L", "R")[int(i)] for i in random.integers(2, size=2)]
+        views: tuple[int, ...] = (0, 1, 2, 3)
+        if random.random() < self.dropped:
+            views = _VIEW_SETS[int(random.integers(len(_VIEW_SETS)))]
+        return _woman(self.features, ((left, sides[0]), (right, sides[1])), views)
+
+
+def looking_elsewhere(
+    report: ReportModel,
+    memory: Memory,
+    looking: Sequence[Tensor],
+    telling: Tensor,
+    lesions: Tensor,
+) -> Tensor:
+    """How little of what two heads look at are the lesions told of: the mean of its logarithm.
+
+    The first head of every layer is to look at the cranio-caudal view, the second at the oblique.
+
+    Parameters
+    ----------
+    looking
+        Per layer, what its cross attention asks with: ``[women, tokens, dim]``.
+    telling
+        int64 ``[n, 2]``: woman, and position where something is told of a lesion.
+    lesions
+        bool ``[n, 2, 4 * cells]``: those of it in each projection; none where it is not shown.
+    """
+    women, positions = telling.unbind(1)
+    shown = lesions.any(dim=2)
+    losses = []
+    for index, (layer, asked) in enumerate(zip(report.decoder, looking, strict=True)):
+        keys = memory.keys[index][women, :2]
+        width = keys.shape[-1]
+        attention: Any = layer.cross_attention
+        query = attention.query(asked[women, positions]).unflatten(1, (-1, width))[:, :2]
+        scores = torch.einsum("nhd,nhcd->nhc", query, keys) / width**0.5
+        scores = scores.masked_fill(~memory.mask[women, None], _UNSEEN)
+        there = torch.logsumexp(scores.masked_fill(~lesions, _UNSEEN), dim=2)
+        losses.append((torch.logsumexp(scores, dim=2) - there)[shown].sum())
+    return torch.stack(losses).sum() / (len(losses) * shown.sum().clamp(min=1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reports:
+    """Women and their reports, as a step sees them.
+
+    Attributes
+    ----------
+    maps
+        Per view float16 ``[women, channels, rows, columns]``.
+    present
+        float32 ``[women, views]``.
+    tokens
+        int64 ``[women, longest]``, the begin token first.
+    places
+        int64 ``[choices, 2]``: woman, and position at which there is a choice.
+    wanted, closed
+        The token to choose there, and bool ``[choices, vocabulary]``: those that may not come.
+    telling, lesions
+        Those places that tell of a lesion, int64 ``[n, 2]``, and where it is seen, see `_Woman`.
+    """
+
+    maps: tuple[Tensor, ...]
+    present: Tensor
+    tokens: Tensor
+    places: Tensor
+    wanted: Tensor
+    closed: Tensor
+    telling: Tensor
+    lesions: Tensor
+
+
+@dataclass(frozen=True)
+class _Woman:
+    """A woman made of two breasts.
+
+    Attributes
+    ----------
+    maps
+        Of the standard views, ``[channels, rows, columns]``.
+    truth
+        What is true of her.
+    views
+        Those that are at hand.
+    lesions
+        Of each lesion of the truth the cells that it reaches into: bool ``[views, rows, columns]``.
+    """
+
+    maps: tuple[Halves, ...]
+    truth: PhantomTruth
+    views: tuple[ViewName, ...]
+    lesions: tuple[Bools, ...]
+
+    def seen(self, lesion: int) -> Bools:
+        """Where a lesion is seen in the views at hand, per projection:
+        bool ``[2, views * rows * columns]``."""
+        apart = [
+            [cells & (view in self.views and projection(view) == shown)
+             for view, cells in zip(STANDARD_VIEWS, self.lesions[lesion], strict=True)]
+            for shown in _PROJECTIONS
+        ]  # fmt: skip
+        return np.array(apart).reshape(len(_PROJECTIONS), -1)
+
+    def moved(self, random: np.random.Generator) -> "_Woman":
+        """The same, every view some rows up or down; its edge goes on."""
+        count = self.maps[0].shape[1]
+        steps = random.integers(-_MOST_MOVED, _MOST_MOVED + 1, size=len(self.maps))
+        rows = [(np.arange(count) + step).clip(0, count - 1) for step in steps]
+        maps = tuple(view[:, own] for view, own in zip(self.maps, rows, strict=True))
+        lesions = tuple(
+            np.stack([cells[own] for cells, own in zip(lesion, rows, strict=True)])
+            for lesion in self.lesions
+        )
+        return replace(self, maps=maps, lesions=lesions)
+
+
+def _woman(
+    features: FeatureSet,
+    breasts: tuple[tuple[int, Laterality], tuple[int, Laterality]],
+    views: tuple[int, ...],
+) -> _Woman:
+    maps, lesions, cells = [], [], []
+    sides: tuple[Laterality, Laterality] = ("L", "R")
+    for becomes, (index, side) in zip(sides, breasts, strict=True):
+        places, her = _views_of(side), _views_of(becomes)
+        maps += [features.map(index, place) for place in places]
+        for number, lesion in enumerate(features.truths[index].lesions):
+            if lesion.laterality == side:
+                lesions.append(replace(lesion, laterality=becomes))
+                own = np.zeros((len(STANDARD_VIEWS), *maps[0].shape[1:]), np.bool_)
+                own[her] = [features.cells(index, place, number) for place in places]
+                cells.append(own)
+    truth = replace(features.truths[breasts[0][0]], lesions=tuple(lesions))
+    return _Woman(tuple(maps), truth, tuple(STANDARD_VIEWS[i] for i in views), tuple(cells))
+
+
+def _views_of(side: Laterality) -> list[int]:
+    return [i for i, view in enumerate(STANDARD_VIEWS) if laterality(view) == side]

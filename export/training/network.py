@@ -24,12 +24,14 @@ from .rounding import Rounding
 __all__ = [
     "DENSE_CLASSES",
     "DENSITIES",
+    "RISK_CLASSES",
+    "Decoded",
     "DemoNetwork",
     "Prognoses",
     "ReportWords",
+    "decoded",
     "logit_of_rare",
     "parts_of",
-    "decoded",
 ]
 
 DENSITIES: Final = ("a", "b", "c", "d")
@@ -47,7 +49,13 @@ DENSE_CLASSES: Final = (
 )
 """What every cell of a feature map is taught to say, so that lesions are learned where they are."""
 
+RISK_CLASSES: Final = ("malignant", "precursor")
+"""What lets a woman's risk rise. The first channels of the map say it, each one of them: the
+prognosis compares channels of left and right, and has no direction of its own among them."""
+
 _PRIOR: Final = 0.01
+_SHARP: Final = 2.0
+_FAINT: Final = 0.02
 _START_RAW: Final = 3.0
 _START_RISE: Final = 0.06
 _TINY_HEAT: Final = 1e-8  # the root of nothing has no gradient
@@ -132,8 +140,11 @@ class Prognoses(nn.Module):
         return torch.stack([self._windows(one).flatten(1) for one in either], dim=1)
 
     def start(self, squares: Tensor) -> None:
-        """Scale all stretches so that the studies given have scores of a few units."""
-        raw = torch.sqrt(squares.sum(dim=2).amax(dim=2)).mean()
+        """Compare what lets a risk rise, everything else faintly, so that the studies given have
+        scores of a few units."""
+        shares = torch.full((squares.shape[2], 1), _FAINT, device=squares.device)
+        shares[: len(RISK_CLASSES)] = 1
+        raw = torch.sqrt((shares**2 * squares).sum(dim=2).amax(dim=2)).mean()
         for year, head in enumerate(self.heads):  # later years are riskier
             wanted = _START_RAW * (1 + _START_RISE * year)
             for stretch in (head.cc_stretch_params, head.mlo_stretch_params):
@@ -243,6 +254,11 @@ class DemoNetwork(nn.Module):
             found = self.encoder.features(x)
         return Features(found.pooled.float(), found.map.float(), found.c3.float(), found.c4.float())
 
+    def risk_cells(self, maps: Tensor) -> Tensor:
+        """Logits of what lets a risk rise, by the channels that say it: ``[batch, 2, rows,
+        columns]`` of maps ``[batch, channels, rows, columns]``."""
+        return _SHARP * maps[:, : len(RISK_CLASSES)] + logit_of_rare()
+
     def pooled(self, features: Features) -> PooledAnswers:
         """The diagnosis head."""
         pooled = features.pooled
@@ -285,8 +301,10 @@ def decoded(model: ReportModel, tokens: Tensor, memory: Memory) -> Decoded:
     """
     places = torch.arange(tokens.shape[1], device=tokens.device)
     x = model.token_embedding(tokens) + model.position_embedding(places)
+    looking = []
     for index, layer in enumerate(model.decoder):
         x = x + _look_back(layer.self_attention, layer.self_norm(x))
+        looking.append(layer.cross_norm(x))
         look = (memory.keys[index], memory.values[index], memory.mask)
         x = x + layer.cross_attention(looking[-1], *look)
         x = x + layer.mlp(layer.mlp_norm(x))
@@ -300,10 +318,8 @@ def _look_back(attention: Any, x: Tensor) -> Tensor:
     query = attention.query(x).reshape(batch, count, heads, width).transpose(1, 2)
     looked = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     out: Tensor = attention.out(looked.transpose(1, 2).reshape(batch, count, heads * width))
-    looking = []
     return out
 
-        looking.append(layer.cross_norm(x))
 
 def parts_of(network: DemoNetwork) -> Mapping[str, Mapping[str, Tensor]]:
     """State dicts of the bundle's parts, by the `key` that the recipe gives them."""

@@ -34,7 +34,6 @@ from .stages import (
     ViewLosses,
     begin_rounding,
     hold_norms,
-    rescale_views,
     settle_norms,
     start_views,
 )
@@ -69,7 +68,7 @@ _STAGE_RATES: Final = {
     "risk": {"prognosis": 5e-4},
     # What no bundle gives back is learned before the rest moves, lest its first gradients lead
     # everything else away from what it knows.
-    "anew": {"dense": 3e-3, "prognosis": 2e-3},
+    "anew": {"dense": 3e-3},
 }  # fmt: skip
 _GOING_ON: Final = {
     "crops": {"encoder": 7e-4, "malignancy": 4e-4, "localization": 6e-4, "dense": 6e-4},
@@ -156,7 +155,7 @@ class Training:
         self._stage("anew", 6, network, self._mixed(network, practice))
         losses = CropLosses(network, practice, self.plan.again, self.device, views)
         self._stage("crops", 1, network, losses)
-        rescale_views(network, some, self.device)
+        start_views(network, some, self.device)
 
     @contextmanager
     def _rendering(self, sets: Mapping[str, DataPlan]) -> Iterator[None]:

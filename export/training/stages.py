@@ -1,7 +1,7 @@
 """The stages of training: crops, whole views, then the heads that read a frozen encoder."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from mammofm_lite.phantom import PhantomTruth
 from .batches import CropPlan, Pictures, crops, whole_views
 from .data import Study
 from .losses import Aims, dense_loss, dense_targets, detection_loss
-from .network import DENSE_CLASSES, DemoNetwork
+from .network import DENSE_CLASSES, RISK_CLASSES, DemoNetwork
 
 __all__ = [
     "CropLosses",
@@ -26,7 +26,6 @@ __all__ = [
     "begin_rounding",
     "fitted_line",
     "hold_norms",
-    "rescale_views",
     "risks",
     "settle_norms",
     "start_views",
@@ -36,7 +35,7 @@ __all__ = [
 Losses = Mapping[str, Tensor]
 Size = tuple[int, int]
 
-_OF_RISK: Final = [DENSE_CLASSES.index(name) for name in ("malignant", "precursor")]
+_OF_RISK: Final = [DENSE_CLASSES.index(name) for name in RISK_CLASSES]
 _WINDOWS: Final = 0.05
 
 
@@ -49,9 +48,11 @@ def _lesion_losses(network: DemoNetwork, features: Features, aims: Aims, size: S
     pyramid = (features.c3, features.c4, features.c5)
     fine = dense_loss(network.dense_c3(features.c3), aims, size)
     coarse = dense_loss(network.dense_map(features.map), aims, size)
+    risky = replace(aims, flags=aims.flags[..., _OF_RISK])
     return {
         "boxes": detection_loss(network.localization, pyramid, aims, size),
         "cells": 0.5 * fine + 0.5 * coarse,
+        "cells of risk": 0.5 * dense_loss(network.risk_cells(features.map), risky, size),
     }
 
 
@@ -279,10 +280,13 @@ def begin_rounding(network: DemoNetwork, studies: Sequence[Study], device: torch
     network.rounding.on = True
 
 
+@torch.no_grad()
 def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> Tensor:
     """Scale the answers about whole views so that they begin where they can be learned.
 
-    The prognosis begins from nothing, centred on the risk that these studies run.
+    A cancer fills less of a view than of a crop, so less of the pooled features too: the logit of
+    malignancy is stretched for it. The prognosis begins from nothing, centred on the risk that
+    these studies run.
 
     Returns
     -------
@@ -294,20 +298,6 @@ def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.de
     ExportError
         Every view has one.
     """
-    return _scale_views(network, studies, device, anew=True)
-
-
-def rescale_views(network: DemoNetwork, studies: Sequence[Study], device: torch.device) -> None:
-    """Bring the answers about whole views back to scale after the encoder moved without them."""
-    _scale_views(network, studies, device, anew=False)
-
-
-@torch.no_grad()
-def _scale_views(
-    network: DemoNetwork, studies: Sequence[Study], device: torch.device, *, anew: bool
-) -> Tensor:
-    """A cancer fills less of a view than of a crop, so less of the pooled features too: the logit
-    of malignancy is stretched for it. The risk is centred on what these studies run."""
     network.eval()
     pooled, squares, malignant = [], [], []
     for study in studies:
@@ -323,8 +313,7 @@ def _scale_views(
     head = network.malignancy
     stretch_logit(head.classifier.classification_head, head(views)[:, 0], wanted)
     together = torch.cat(squares)
-    if anew:
-        network.prognosis.start(together)
+    network.prognosis.start(together)
     network.prognosis.recentre(together, risks([study.truth for study in studies]).to(device))
     return normal
 

@@ -39,11 +39,12 @@ from mammofm_lite.export.training.features import (
 from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
 from mammofm_lite.export.training.network import (
     DENSE_CLASSES,
+    RISK_CLASSES,
     DemoNetwork,
     Prognoses,
     ReportWords,
-    parts_of,
     decoded,
+    parts_of,
 )
 from mammofm_lite.export.training.plan import Machine, Plan
 from mammofm_lite.export.training.points import (
@@ -57,7 +58,6 @@ from mammofm_lite.export.training.points import (
 )
 from mammofm_lite.export.training.rare import RARE, rare_seeds
 from mammofm_lite.export.training.report_start import NippleViews, nipple_row, start_report
-from mammofm_lite.export.training.stages import (
 from mammofm_lite.export.training.reports import (
     ReportLosses,
     Writing,
@@ -65,13 +65,14 @@ from mammofm_lite.export.training.reports import (
     _woman,
     looking_elsewhere,
 )
+from mammofm_lite.export.training.stages import (
     CropLosses,
     MixedLosses,
     ViewLosses,
     _in_views,
+    _lesion_losses,
     begin_rounding,
     hold_norms,
-    rescale_views,
     risks,
     settle_norms,
     start_views,
@@ -165,15 +166,15 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
     hold_norms(network)
     held = network.encoder._bn0.running_mean.clone()
     found = judged(ViewLosses(network, studies, 1, device))
-    assert set(found) == {"boxes", "cells", "malignancy", "density", "risk", "risk of windows"}
+    of_lesions = {"boxes", "cells", "cells of risk", "malignancy"}
+    assert set(found) == {*of_lesions, "density", "risk", "risk of windows"}
     sum(found.values()).backward()
     heads = network.prognosis.heads
     assert all(head.cc_stretch_params.grad.abs().sum() > 0 for head in heads)
     assert all(torch.isfinite(loss) for loss in found.values())
     mixed = MixedLosses(ViewLosses(network, studies, 1, device), CropPlan(64, 2))
     beside = judged(mixed)
-    taught = ("boxes", "cells", "malignancy")
-    assert set(beside) == {*found, *(f"{name} of crops" for name in taught)}
+    assert set(beside) == {*found, *(f"{name} of crops" for name in of_lesions)}
     assert all(beside[name] == found[name] for name in found)
     assert torch.equal(network.encoder._bn0.running_mean, held)
     assert network.encoder._conv_head.training
@@ -611,7 +612,7 @@ def test_weights_that_know_views_learn_crops_as_part_of_them(network: DemoNetwor
     losses = CropLosses(network, studies, CropPlan(64, 4), cpu, views)
     drawn = losses.draw(np.random.default_rng(0))
     given = losses(drawn)
-    assert set(given) == {"boxes", "cells", "malignancy"}
+    assert set(given) == {"boxes", "cells", "cells of risk", "malignancy"}
     share = 64 * 64 / (size[0] * size[1])
     pooled = network.features(drawn.grey(cpu)).pooled
     beside = views[: len(pooled)]
@@ -623,15 +624,14 @@ def test_weights_that_know_views_learn_crops_as_part_of_them(network: DemoNetwor
 def test_answers_about_views_are_brought_to_scale(network: DemoNetwork) -> None:
     """However far off: the mean risk is that of the studies, by channels that say it."""
     cpu, studies = torch.device("cpu"), [drawn_study(n, malignant=n % 2 == 0) for n in range(4)]
-    start_views(network, studies, cpu)
-    stretches = [head.cc_stretch_params.detach().clone() for head in network.prognosis.heads]
     head = network.malignancy.classifier.classification_head
     with torch.no_grad():
         head.bias.add_(30.0)
         network.prognosis.mean.add_(5.0)
-    rescale_views(network, studies, cpu)
-    for kept, now in zip(stretches, network.prognosis.heads, strict=True):
-        assert torch.equal(kept, now.cc_stretch_params)
+    start_views(network, studies, cpu)
+    for year in network.prognosis.heads:
+        stretch = year.cc_stretch_params.detach().abs().flatten()
+        assert stretch[: len(RISK_CLASSES)].min() > 20 * stretch[len(RISK_CLASSES) :].max()
     with torch.no_grad():
         features = [
             network.features(whole_views([s], network.kinds, None).grey(cpu)) for s in studies
@@ -641,6 +641,28 @@ def test_answers_about_views_are_brought_to_scale(network: DemoNetwork) -> None:
     wanted = risks([study.truth for study in studies]).mean()
     assert torch.cat(risk).mean() == pytest.approx(float(torch.logit(wanted)), abs=1e-3)
     assert torch.sigmoid(logits).mean() == pytest.approx(0.25, abs=1e-3)  # 4 views of 16
+
+
+def test_the_first_channels_say_what_raises_a_risk(network: DemoNetwork) -> None:
+    """By themselves: where they are large as wanted, and nothing elsewhere, nothing is lost."""
+    pictures = whole_views([drawn_study(1, malignant=True)], network.kinds, None)
+    with torch.no_grad():
+        seen = network.features(pictures.grey(torch.device("cpu")))
+    there = losses.dense_targets(pictures.aims, tuple(seen.map.shape[2:]), (SIDE, SIDE))
+    wanted = [DENSE_CLASSES.index(name) for name in ("malignant", "precursor")]
+    maps = seen.map.clone()
+    maps[:, :2] = 10 * there[:, wanted]
+    logits = network.risk_cells(maps)
+    assert torch.equal(logits > 0, there[:, wanted] > 0)
+    assert logits.min() == pytest.approx(math.log(0.01 / 0.99))
+
+    def lost(changed: torch.Tensor) -> float:
+        features = Features(seen.pooled, changed, seen.c3, seen.c4)
+        found = _lesion_losses(network, features, pictures.aims, (SIDE, SIDE))
+        return float(found["cells of risk"].detach())
+
+    assert 0 <= lost(maps) < 1e-2
+    assert lost(maps.roll(1, dims=3)) > 1
 
 
 def test_normal_views_have_to_be_there(network: DemoNetwork) -> None:
@@ -734,6 +756,15 @@ def test_a_woman_of_two_breasts(women: FeatureSet) -> None:
     assert np.array_equal(made.maps[3], women.map(0, 1))
     assert [lesion.laterality for lesion in made.truth.lesions] == ["R"]
     assert made.views == ("L-CC", "L-MLO", "R-CC")
+    ((left_cc, left_mlo, right_cc, right_mlo),) = made.lesions
+    assert not left_cc.any()
+    assert not left_mlo.any()
+    assert np.array_equal(right_cc, women.cells(0, 0, 0))
+    assert np.array_equal(right_mlo, women.cells(0, 1, 0))
+    cranio_caudal, oblique = made.seen(0).reshape(2, 4, 5, 5)
+    assert np.array_equal(cranio_caudal[2], right_cc)
+    assert cranio_caudal.sum() == right_cc.sum()
+    assert not oblique.any()  # the one view that is not at hand
 
 
 def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: FeatureSet) -> None:
@@ -759,15 +790,6 @@ def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: Feat
     grammar = ReportWords().grammar
     assert read_report(grammar, grammar.language(STANDARD_VIEWS), text).composition in "abcd"
 
-    ((left_cc, left_mlo, right_cc, right_mlo),) = made.lesions
-    assert not left_cc.any()
-    assert not left_mlo.any()
-    assert np.array_equal(right_cc, women.cells(0, 0, 0))
-    assert np.array_equal(right_mlo, women.cells(0, 1, 0))
-    cranio_caudal, oblique = made.seen(0).reshape(2, 4, 5, 5)
-    assert np.array_equal(cranio_caudal[2], right_cc)
-    assert cranio_caudal.sum() == right_cc.sum()
-    assert not oblique.any()  # the one view that is not at hand
 
 def test_a_choice_is_where_more_than_one_token_may_come(women: FeatureSet) -> None:
     writing = Writing(ReportWords())
@@ -776,28 +798,6 @@ def test_a_choice_is_where_more_than_one_token_may_come(women: FeatureSet) -> No
     choices = writing.choices(tokens, STANDARD_VIEWS)
     assert 0 < len(choices) < len(tokens)
     assert all(tokens[position] in allowed and len(allowed) > 1 for position, allowed in choices)
-
-
-def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) -> None:
-    """What training writes is what export reads, tensor by tensor."""
-    save_state(tmp_path / "model.pth", {k: dict(v) for k, v in parts_of(network).items()})
-    points = Points(malignancy=0.31, localization=0.42, mean=4.5, std=0.75)
-    (tmp_path / "demo.toml").write_text(filled_recipe(RECIPE.read_text(), points))
-    recipe = load_recipe(tmp_path / "demo.toml")
-    assert recipe.diagnosis is not None
-    assert recipe.localization is not None
-    assert recipe.prognosis is not None
-    assert recipe.report is not None
-    assert recipe.diagnosis.labels[0].threshold == 0.31
-    assert recipe.localization.detectors[0].threshold == 0.42
-    assert (recipe.prognosis.mean, recipe.prognosis.std) == (4.5, 0.75)
-    assert not recipe.synthetic
-    assert "never for any patient" in recipe.intended_use
-    assert "synthetic phantoms" in recipe.notice
-    modules = {
-        "encoder": network.encoder, "malignancy": network.malignancy, "density": network.density,
-        "localization": network.localization, "report": network.report,
-        **{f"year{i}": head for i, head in enumerate(network.prognosis.heads, 1)},
     words = ReportWords().tokenizer
     told = words.decode([token.number for token in text if token.lesion == 0])
     assert told == "Mass: irregular, spiculated, high density; upper outer quadrant, middle third."
@@ -832,6 +832,28 @@ def test_how_little_is_looked_at_a_lesion() -> None:
         alike = looking_elsewhere(model, memory, looking, telling, lesions)
     wanted = np.log([24 / 2, 24 / 3, 12 / 1]).mean()
     assert float(alike) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) -> None:
+    """What training writes is what export reads, tensor by tensor."""
+    save_state(tmp_path / "model.pth", {k: dict(v) for k, v in parts_of(network).items()})
+    points = Points(malignancy=0.31, localization=0.42, mean=4.5, std=0.75)
+    (tmp_path / "demo.toml").write_text(filled_recipe(RECIPE.read_text(), points))
+    recipe = load_recipe(tmp_path / "demo.toml")
+    assert recipe.diagnosis is not None
+    assert recipe.localization is not None
+    assert recipe.prognosis is not None
+    assert recipe.report is not None
+    assert recipe.diagnosis.labels[0].threshold == 0.31
+    assert recipe.localization.detectors[0].threshold == 0.42
+    assert (recipe.prognosis.mean, recipe.prognosis.std) == (4.5, 0.75)
+    assert not recipe.synthetic
+    assert "never for any patient" in recipe.intended_use
+    assert "synthetic phantoms" in recipe.notice
+    modules = {
+        "encoder": network.encoder, "malignancy": network.malignancy, "density": network.density,
+        "localization": network.localization, "report": network.report,
+        **{f"year{i}": head for i, head in enumerate(network.prognosis.heads, 1)},
     }  # fmt: skip
     seen = set()
     for _, source in recipe.sources():
@@ -959,6 +981,8 @@ def test_a_report_begins_with_rows_counted_from_the_nipple(network: DemoNetwork)
 def test_views_of_a_report_move_by_whole_rows() -> None:
     """All by two rows at most, in every direction; what leaves is gone, and the edge goes on."""
     view = np.arange(6, dtype=np.float16)[None, :, None].repeat(3, axis=0).repeat(2, axis=2)
+    lesion = np.repeat((view[:1] == 3), 4, axis=0)
+    woman = _Woman((view,) * 4, drawn_study(0, malignant=True).truth, STANDARD_VIEWS, (lesion,))
     random, seen = np.random.default_rng(0), set()
     for _ in range(30):
         moved = woman.moved(random)
@@ -983,8 +1007,6 @@ def test_the_nipple_is_where_tissue_reaches_farthest() -> None:
 
 
 def test_a_logit_is_stretched_to_what_is_wanted() -> None:
-    lesion = np.repeat((view[:1] == 3), 4, axis=0)
-    woman = _Woman((view,) * 4, drawn_study(0, malignant=True).truth, STANDARD_VIEWS, (lesion,))
     """Answers drawn at 3 x + 1 are fitted by that line."""
     dice = torch.Generator().manual_seed(0)
     x = torch.randn(20_000, 1, generator=dice)

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder on disk, and the stage that trains the prognosis on them."""
+"""Features of a frozen encoder on disk, for the heads that are trained on them."""
 
 import math
 import shutil
@@ -11,17 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mammofm_lite.phantom import PhantomTruth
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .data import Study
 from .encoders import FrozenEncoder
-from .network import DemoNetwork, Prognoses
-from .stages import risks
+from .network import RISK_CLASSES, Prognoses
 
-__all__ = ["Bools", "FeatureSet", "Halves", "RiskLosses", "Shown", "make_features", "shown_lesions"]
+__all__ = ["Bools", "FeatureSet", "Halves", "Shown", "make_features", "shown_lesions"]
 
 Bools = npt.NDArray[np.bool_]
 Halves = npt.NDArray[np.float16]
@@ -42,7 +40,8 @@ class FeatureSet:
     maps
         Per chunk float16 [studies, 4, channels, rows, columns].
     roots
-        Per chunk float16 [studies, 2, channels, windows]: the pooled differences of the prognosis.
+        Per chunk float16 [studies, 2, channels, windows]: the pooled differences of the prognosis,
+        of the channels that say what raises a risk.
     truths
         Of all studies.
     shown
@@ -70,10 +69,9 @@ class FeatureSet:
             reached[int(top) : math.ceil(lower), int(left) : math.ceil(right)] = True
         return reached
 
-    def squares(self, indices: Sequence[int]) -> Tensor:
-        """Squared pooled differences ``[n, 2, channels, windows]``."""
-        rows = [self.roots[i // _CHUNK][i % _CHUNK] for i in indices]
-        return torch.from_numpy(np.stack(rows).astype(np.float32)) ** 2
+    def squares(self) -> Tensor:
+        """Squared pooled differences ``[studies, 2, channels, windows]``."""
+        return torch.from_numpy(np.concatenate(self.roots).astype(np.float32)) ** 2
 
 
 def make_features(
@@ -99,7 +97,7 @@ def make_features(
         paths = [target / f"{kind}-{start:06d}-{stop:06d}.npy" for kind in ("maps", "roots")]
         if not all(path.exists() for path in paths):
             found = encoder([studies[index] for index in range(start, stop)])
-            squares = prognosis.study_squares(found.flatten(0, 1))
+            squares = prognosis.study_squares(found.flatten(0, 1)[:, : len(RISK_CLASSES)])
             for path, values in zip(paths, (found, torch.sqrt(squares)), strict=True):
                 _save(path, _half(values))
         tell(stop, len(studies))
@@ -133,25 +131,3 @@ def _save(path: Path, values: Halves) -> None:
     with temporary.open("wb") as file:
         np.save(file, values)
     temporary.replace(path)
-
-
-# -------------------- prognosis
-
-
-@dataclass(frozen=True)
-class RiskLosses:
-    """The asymmetry heads alone, which see a study in a thousandth of the encoder's time."""
-
-    network: DemoNetwork
-    features: FeatureSet
-    count: int
-    device: torch.device
-
-    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        chosen = random.integers(len(self.features.truths), size=self.count).tolist()
-        return self.features.squares(chosen), risks([self.features.truths[i] for i in chosen])
-
-    def __call__(self, drawn: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
-        squares, wanted = (one.to(self.device) for one in drawn)
-        logits = self.network.prognosis.logits(squares)
-        return {"risk": functional.binary_cross_entropy_with_logits(logits, wanted)}

@@ -42,7 +42,6 @@ class _Pace:
     views: float
     rare: float
     report: float
-    risk: float
     studies: int
     rare_studies: int
     checked: int
@@ -57,7 +56,7 @@ class _Pace:
 
 # Crops of 224 and more pixels hold the largest distortions.
 _ON_CPU: Final = _Pace(
-    *(0.27, 0.27, 0.22, 0.08, 0.008),
+    *(0.27, 0.27, 0.22, 0.08),
     *(465, 115, 55, 350),
     CropPlan(160, 20),
     CropPlan(224, 24),
@@ -67,7 +66,7 @@ _ON_CPU: Final = _Pace(
 )
 # A GPU learns faster than cores render: it starts on a part, and the cores render on meanwhile.
 _ON_GPU: Final = _Pace(
-    *(0.2, 0.1, 0.36, 0.14, 0.01),
+    *(0.2, 0.1, 0.36, 0.14),
     *(550, 140, 50, 400),
     CropPlan(256, 96),
     CropPlan(256, 96),
@@ -117,7 +116,6 @@ class Plan:
     views_budget: Budget
     rare_budget: Budget
     report_budget: Budget
-    risk_budget: Budget
     seed: int = 0
     anew_budget: Budget = _NO_TIME
     prevalence: float = 0.5
@@ -135,7 +133,6 @@ class Plan:
             "views": self.views_budget,
             "anew": self.anew_budget,
             "rare": self.rare_budget,
-            "risk": self.risk_budget,
             "report": self.report_budget,
         }
         lasts = ", ".join(f"{name} {budget}" for name, budget in budgets.items() if budget)
@@ -176,7 +173,6 @@ class Plan:
             views_budget=Budget(pace.views * seconds),
             rare_budget=Budget(pace.rare * seconds),
             report_budget=Budget(pace.report * seconds),
-            risk_budget=Budget(pace.risk * seconds),
             seed=seed,
         )
 
@@ -202,5 +198,5 @@ class Plan:
         """A few steps of everything, to see that it runs; what comes out has learned nothing."""
         few = Budget(0, steps=3)
         crop = CropPlan(160, 4)
-        budgets = (few, few, few, few, few)
+        budgets = (few, few, few, few)
         return cls(16, 10, 4, 4, 8, crop, crop, crop, 1, 4, *budgets, seed, few, fine_mm=0.2)

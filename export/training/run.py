@@ -19,7 +19,7 @@ from mammofm_lite.export.seeds import VALIDATION
 
 from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .encoders import FrozenEncoder, TorchEncoder, quantized_encoder
-from .features import RiskLosses, make_features
+from .features import make_features
 from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
@@ -34,6 +34,7 @@ from .stages import (
     ViewLosses,
     begin_rounding,
     hold_norms,
+    risks,
     settle_norms,
     start_views,
 )
@@ -65,7 +66,6 @@ _STAGE_RATES: Final = {
     "rare": {"encoder": 4e-4, "malignancy": 6e-4, "density": 6e-4,
              "localization": 6e-4, "dense": 6e-4, "prognosis": 6e-4},
     "report": REPORT_RATES,
-    "risk": {"prognosis": 5e-4},
     # What no bundle gives back is learned before the rest moves, lest its first gradients lead
     # everything else away from what it knows.
     "anew": {"dense": 3e-3},
@@ -226,7 +226,8 @@ class Training:
         encoder = self._frozen(network, studies)
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
-        self._stage("risk", 3, network, RiskLosses(network, features, 32, self.device))
+        wanted = risks(features.truths).to(self.device)
+        network.prognosis.fit(features.squares().to(self.device), wanted)
         start_report(network, NippleViews.of(features, self._some(encoded)))
         writing, count = Writing(words), self.plan.women
         losses = ReportLosses(network, features, writing, count, mirrored, self.device)

@@ -15,6 +15,7 @@ from mammofm_lite.phantom import PhantomTruth
 
 from .batches import CropPlan, Pictures, crops, whole_views
 from .data import Study
+from .fitting import minimise
 from .losses import Aims, dense_loss, dense_targets, detection_loss
 from .network import DENSE_CLASSES, RISK_CLASSES, DemoNetwork
 
@@ -331,14 +332,5 @@ def stretch_logit(head: nn.Linear, logits: Tensor, wanted: Tensor) -> None:
 def fitted_line(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float]:
     """The positive scale and the shift of logits that minimise a loss (Platt 1999)."""
     log_scale, shift = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(log_scale.exp(), shift)
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(closure)
+    minimise((log_scale, shift), lambda: loss(log_scale.exp(), shift))
     return float(log_scale.detach().exp()), float(shift.detach())

@@ -5,8 +5,10 @@ wording is ours. The grammar keeps a report coherent, whatever the network prefe
 without a finding, category 0 exactly with a recall, no quadrant from a single view, no mass unless
 two views could show it, nothing about a breast that was not imaged.
 
-The same is said in varied words. Words come after the fact that they tell, or beside it, and never
-decide it: a fact of two wordings would be thought half as likely as one that has a single one.
+A report head is taught in varied words and writes the first of them: which it would take is nothing
+that a picture tells, and two machines would word one study differently. Words come after the fact
+that they tell, or beside it, and never decide it: a fact of two wordings would be thought half as
+likely as one that has a single one.
 """
 
 import random
@@ -29,7 +31,14 @@ from mammofm_lite.grammar import (
 )
 from mammofm_lite.views import STANDARD_VIEWS, ViewName
 
-__all__ = ["BOS", "DESCRIPTORS", "report_grammar", "report_tokenizer", "sample_report"]
+__all__ = [
+    "BOS",
+    "DESCRIPTORS",
+    "report_grammar",
+    "report_tokenizer",
+    "sample_report",
+    "varied_report_grammar",
+]
 
 BOS: Final = "<report>"
 MOST_FINDINGS: Final = 3
@@ -259,7 +268,27 @@ def _body(right: dict[str, Any], left: dict[str, Any], ending: dict[str, Any]) -
 
 
 def report_grammar() -> dict[str, Any]:
-    """All reports, as JSON types for ``grammar.json``; see `mammofm_lite.grammar`."""
+    """All reports that are written, as JSON types for ``grammar.json``; see `mammofm_lite.grammar`.
+
+    Their pieces are those of `varied_report_grammar`, so they are cut into the same tokens.
+    """
+    grammar: dict[str, Any] = _first_words(varied_report_grammar())
+    return grammar
+
+
+def _first_words(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_first_words(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    texts = part.get("either") or [None]
+    if all(isinstance(text, str) for text in texts):
+        return texts[0]
+    return {name: _first_words(value) for name, value in part.items()}
+
+
+def varied_report_grammar() -> dict[str, Any]:
+    """All reports that a head is taught, in the same form."""
     decided = {"either": [{"rule": "benign"}, {"rule": "recall"}]}
     bodies = [
         _body(_none("R"), _none("L"), {"rule": "negative"}),
@@ -354,7 +383,7 @@ def _view_sets() -> list[tuple[ViewName, ...]]:
 
 
 def report_tokenizer(grammar: Grammar, seed: int = 0) -> Tokenizer:
-    """A byte-level BPE tokenizer trained on samples of the grammar; the same for the same seed.
+    """A byte-level BPE tokenizer trained on samples of a grammar; the same for the same seed.
 
     Token 0 is `BOS`, which begins every report; none ends it, because the grammar does.
     """

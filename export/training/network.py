@@ -14,7 +14,12 @@ from mammofm_lite.export.models.efficientnet import EfficientNet, Features, name
 from mammofm_lite.export.models.report import Memory, ReportConfig, ReportModel
 from mammofm_lite.export.models.retinanet import RetinaNet, RetinaNetConfig
 from mammofm_lite.export.recipe import PrognosisRecipe, Recipe, ReportRecipe
-from mammofm_lite.export.report_text import DESCRIPTORS, report_grammar, report_tokenizer
+from mammofm_lite.export.report_text import (
+    DESCRIPTORS,
+    report_grammar,
+    report_tokenizer,
+    varied_report_grammar,
+)
 from mammofm_lite.export.synthetic import PIXEL_MEAN, PIXEL_STD
 from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS
@@ -76,10 +81,11 @@ def _rare(layer: nn.Module) -> None:
 
 
 class ReportWords:
-    """Grammar and tokenizer of the reports, as the exporter makes them."""
+    """What reports are taught and written in, and their tokenizer, as the exporter makes them."""
 
     def __init__(self) -> None:
-        self.grammar = Grammar.parse(Fields(report_grammar(), "grammar.json"))
+        self.grammar = Grammar.parse(Fields(varied_report_grammar(), "grammar.json"))
+        self.written = Grammar.parse(Fields(report_grammar(), "grammar.json"))
         self.tokenizer = report_tokenizer(self.grammar)
 
     def encode(self, text: str) -> list[int]:

@@ -82,7 +82,7 @@ class Refit:
         network = DemoNetwork(self.recipe, words)
         if self.bundle.report is None:
             raise ExportError("the bundle has no report head to teach")
-        if Grammar.open(self.bundle.path / self.bundle.report.grammar) != words.grammar:
+        if Grammar.open(self.bundle.path / self.bundle.report.grammar) != words.written:
             raise ExportError("the bundle writes reports by another grammar than the demonstration")
         encoder = encoder_of(self.bundle, self.bundle.report.encoder, self.cores)
         plan = DataPlan(

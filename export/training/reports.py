@@ -95,7 +95,8 @@ class Writing:
         """The report that a network writes on one study, greedily, as the runtime decodes."""
         present = torch.tensor([[float(view in views) for view in STANDARD_VIEWS]])
         memory = network.report.memory(maps, present.to(maps[0].device))
-        automaton, tokens = self.automaton(tuple(views)), [self.begin]
+        written = self._words.written.language(tuple(views))
+        automaton, tokens = written.automaton(self._words.encode), [self.begin]
         states = automaton.start
         while allowed := automaton.allowed(states):
             token = allowed[0]

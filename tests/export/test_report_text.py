@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from mammofm_lite._jsonread import Fields
-from mammofm_lite.export.report_text import BOS, report_grammar, report_tokenizer, sample_report
+from mammofm_lite.export.report_text import (
+    BOS,
+    report_grammar,
+    report_tokenizer,
+    sample_report,
+    varied_report_grammar,
+)
 from mammofm_lite.grammar import Choice, Either, Finding, Grammar, Literal, Node, Series
 from mammofm_lite.heads.report import decode_greedily
 from mammofm_lite.report import Report, read_report
@@ -21,9 +27,9 @@ VIEW_SETS = [views for n in range(1, 5) for views in combinations(STANDARD_VIEWS
 ONE_VIEW_KINDS = {"calcifications", "architectural_distortion", "asymmetry"}
 
 
-@pytest.fixture(scope="module")
-def grammar() -> Grammar:
-    return Grammar.parse(Fields(json.loads(json.dumps(report_grammar())), "grammar.json"))
+@pytest.fixture(scope="module", params=[report_grammar, varied_report_grammar])
+def grammar(request: pytest.FixtureRequest) -> Grammar:
+    return Grammar.parse(Fields(json.loads(json.dumps(request.param())), "grammar.json"))
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +167,30 @@ def test_words_never_decide_a_fact(grammar: Grammar) -> None:
 
     for views in VIEW_SETS:
         check_node(grammar.language(views).root)
+
+
+def test_what_is_written_is_cut_as_what_was_taught() -> None:
+    """The first words, in the same pieces: a decoder meets no token that it never learned."""
+    written, taught = (
+        Grammar.parse(Fields(grammar(), "grammar.json"))
+        for grammar in (report_grammar, varied_report_grammar)
+    )
+    tokenizer = report_tokenizer(taught)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    for views in VIEW_SETS:
+        own, all_words = (one.language(views).automaton(encode) for one in (written, taught))
+        for seed in range(20):
+            rng, tokens = random.Random(seed), []
+            states, known = own.start, all_words.start
+            while allowed := own.allowed(states):
+                assert set(allowed) <= set(all_words.allowed(known))
+                tokens.append(rng.choice(allowed))
+                states, known = own.after(states, tokens[-1]), all_words.after(known, tokens[-1])
+            assert all_words.complete(known)
+            text = tokenizer.decode(tokens)
+            assert "abnormality is seen" not in text
+            assert "BI-RADS category as" not in text
+            read_report(taught, taught.language(views), text)

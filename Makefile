@@ -37,7 +37,7 @@ $(VENV)/.lint: pyproject.toml $(PINS) | $(BIN)/python
 demo: $(VENV)/.runtime ## make a study with a cancer and a normal one, run the four heads on both, show the results
 	$(BIN)/mammofm-lite phantom demo-study/cancer --seed 23 --force
 	$(BIN)/mammofm-lite infer demo-study/cancer -o demo-out/cancer --write json,text,png,html --force
-	$(BIN)/mammofm-lite phantom demo-study/normal --seed 2 --force
+	$(BIN)/mammofm-lite phantom demo-study/normal --seed 3 --force
 	$(BIN)/mammofm-lite infer demo-study/normal -o demo-out/normal --write json,text,png,html --force
 	@echo; ls -1 demo-out/*; echo 'open demo-out/cancer/result.html in a browser'
 

@@ -321,7 +321,7 @@ def test_hours_have_bounds() -> None:
     with pytest.raises(UsageError, match=r"hours is 0, allowed 0\.02 to 48"):
         Plan.for_hours(0, two, seed=0)
     told = "1860 phantoms to train on, 460 more with rare looks, 220 to check on"
-    lasts = "crops 32 min, views 32 min, rare 26 min, risk 1 min, report 10 min"
+    lasts = "crops 32 min, views 32 min, rare 26 min, report 10 min"
     assert str(Plan.for_hours(2, two, seed=0)) == f"{told}; {lasts}"
     assert "crops 3 steps" in str(Plan.smoke(seed=0))
 

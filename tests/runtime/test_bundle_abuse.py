@@ -586,11 +586,8 @@ def test_a_tokenizer_with_one_token_more(bundle: Path, study: Path) -> None:
     size = len(value["model"]["vocab"])
     value["model"]["vocab"]["surplus"] = size
     put(bundle, tokenizer__json=json.dumps(value).encode())
-    fails_before_anything_runs(
-        bundle,
-        study,
-        *("head_report_decoder.xml", f"output 'logits' is f32 [1, {size}]", f"[1, {size + 1}]"),
-    )
+    told, wanted = f"output 'logits' is f32 [1, {size}]", f"[1, {size + 1}]"
+    fails_before_anything_runs(bundle, study, "head_report_decoder.xml", told, wanted)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"rules": {}}', b'{"a": 1, "a": 2}', b"\xff"])

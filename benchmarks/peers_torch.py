@@ -20,11 +20,7 @@ from mammofm_lite.export.models.diagnosis import LinearClassifier
 from mammofm_lite.export.models.efficientnet import EfficientNet, Features, named_config
 from mammofm_lite.export.models.report import ReportConfig, ReportModel
 from mammofm_lite.export.models.retinanet import RetinaNet, RetinaNetConfig
-from mammofm_lite.export.report_text import (
-    report_grammar,
-    report_tokenizer,
-    varied_report_grammar,
-)
+from mammofm_lite.export.report_text import report_grammar, report_tokenizer
 from mammofm_lite.export.synthetic import fill_module, normalise
 from mammofm_lite.grammar import Grammar
 from mammofm_lite.heads.report import decode_greedily
@@ -44,8 +40,7 @@ class TorchStudy:
         self.labels = [fill_module(LinearClassifier(2048, n), seed) for n in (1, 1, 1, 4)]
         self.years = [fill_module(AsymmetryHead(AsymmetryConfig()), year) for year in range(1, 6)]
         self.grammar = Grammar.parse(Fields(report_grammar(), "grammar.json"))
-        taught = Grammar.parse(Fields(varied_report_grammar(), "grammar.json"))
-        self.tokenizer = report_tokenizer(taught)
+        self.tokenizer = report_tokenizer()
         size = self.tokenizer.get_vocab_size()
         config = ReportConfig(2048, 48, 29, 512, 8, 2, 4, size, 256)
         self.report: Any = fill_module(ReportModel(config), seed)

@@ -30,13 +30,7 @@ from .part import (
 )
 from .recipe import ReportRecipe
 from .report_graphs import decoder_graph, fusion_graph, memory_names
-from .report_text import (
-    BOS,
-    report_grammar,
-    report_tokenizer,
-    sample_report,
-    varied_report_grammar,
-)
+from .report_text import BOS, report_grammar, report_tokenizer, sample_report
 
 __all__ = ["ReportPart", "decode_logits"]
 
@@ -75,8 +69,7 @@ class ReportPart(Part):
     def load(self) -> None:
         self._grammar_json = report_grammar()
         grammar = Grammar.parse(Fields(self._grammar_json, _GRAMMAR))
-        taught = Grammar.parse(Fields(varied_report_grammar(), _GRAMMAR))
-        self._tokenizer = report_tokenizer(taught)
+        self._tokenizer = report_tokenizer()
         self._language = grammar.language(STANDARD_VIEWS)
         longest = 1 + self._language.automaton(self._encode).longest
         if longest > self.spec.max_tokens:

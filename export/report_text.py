@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from mammofm_lite._jsonread import Fields
 from mammofm_lite.grammar import (
     Choice,
     Either,
@@ -382,12 +383,13 @@ def _view_sets() -> list[tuple[ViewName, ...]]:
     ]
 
 
-def report_tokenizer(grammar: Grammar, seed: int = 0) -> Tokenizer:
-    """A byte-level BPE tokenizer trained on samples of a grammar; the same for the same seed.
+def report_tokenizer(seed: int = 0) -> Tokenizer:
+    """A byte-level BPE tokenizer trained on samples of what is taught; the same for the same seed.
 
     Token 0 is `BOS`, which begins every report; none ends it, because the grammar does.
     """
     rng = random.Random(seed)  # noqa: S311
+    grammar = Grammar.parse(Fields(varied_report_grammar(), "grammar.json"))
     languages = [grammar.language(views) for views in _view_sets()]
     languages += [grammar.language(STANDARD_VIEWS)] * len(languages)
     tokenizer = Tokenizer(models.BPE())

@@ -86,7 +86,7 @@ class ReportWords:
     def __init__(self) -> None:
         self.grammar = Grammar.parse(Fields(varied_report_grammar(), "grammar.json"))
         self.written = Grammar.parse(Fields(report_grammar(), "grammar.json"))
-        self.tokenizer = report_tokenizer(self.grammar)
+        self.tokenizer = report_tokenizer()
 
     def encode(self, text: str) -> list[int]:
         """Tokens of one piece of text."""

@@ -68,7 +68,7 @@ class Writing:
         truth: PhantomTruth,
         views: tuple[ViewName, ...],
         random: np.random.Generator | None = None,
-    ) -> list["Token"]:
+    ) -> list[Token]:
         """The report of a study on some views, without the begin token; `random` words it."""
         pieces = report_pieces(wanted_report(truth, views), self._language(views), random)
         return [

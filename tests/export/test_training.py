@@ -76,6 +76,7 @@ from mammofm_lite.export.training.stages import (
     risks,
     settle_norms,
     start_views,
+    stretch_classes,
     stretch_logit,
 )
 from mammofm_lite.export.training.write import filled_recipe
@@ -1016,6 +1017,30 @@ def test_a_logit_is_stretched_to_what_is_wanted() -> None:
         stretch_logit(head, head(x)[:, 0], wanted)
     assert head.weight.item() == pytest.approx(3, abs=0.15)
     assert head.bias.item() == pytest.approx(1, abs=0.1)
+
+
+def test_classes_are_stretched_to_what_is_wanted() -> None:
+    """Classes drawn at twice the logits and other biases are fitted by those; shifts of all classes
+    together say nothing."""
+    dice = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 3, generator=dice)
+    biases = torch.tensor([1.0, -1.0, 0.0])
+    wanted = torch.multinomial(torch.softmax(2 * x + biases, dim=1), 1, generator=dice)[:, 0]
+    head = nn.Linear(3, 3)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(3))
+        head.bias.copy_(torch.tensor([0.0, 3.0, 0.0]))
+        stretch_classes(head, head(x), wanted)
+    torch.testing.assert_close(head.weight.detach(), 2 * torch.eye(3), atol=0.1, rtol=0)
+    shifted = head.bias.detach() - head.bias.detach().mean()
+    torch.testing.assert_close(shifted, biases, atol=0.1, rtol=0)
+
+
+def test_classes_that_are_all_one_stay_finite() -> None:
+    head = nn.Linear(3, 4)
+    stretch_classes(head, head(torch.randn(4, 3)).detach(), torch.ones(4, dtype=torch.long))
+    assert head.weight.isfinite().all()
+    assert float(head.bias.detach().abs().max()) < 20
 
 
 def test_ranges_begin_on_whole_views_and_follow_them_alone(network: DemoNetwork) -> None:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from mammofm_lite.export.attention import tiled_attention
 from mammofm_lite.views import STANDARD_VIEWS, laterality, projection
 
-__all__ = ["DecoderStep", "Memory", "ReportConfig", "ReportModel", "StepOutput"]
+__all__ = ["DecoderStep", "Memory", "ReportConfig", "ReportModel", "StepOutput", "Visual"]
 
 _MLP_RATIO: Final = 4
 
@@ -70,6 +70,15 @@ class Memory(NamedTuple):
     """float32 ``[batch, heads, 4 * cells, dim / heads]`` per layer."""
     values: tuple[Tensor, ...]
     """As `keys`."""
+
+
+class Visual(NamedTuple):
+    """All views' tokens after they have looked at each other."""
+
+    mask: Tensor
+    """As in `Memory`."""
+    tokens: Tensor
+    """float32 ``[batch, 4 * cells, dim]``."""
 
 
 class StepOutput(NamedTuple):
@@ -200,7 +209,7 @@ class ReportModel(nn.Module):
             ]
         )
 
-    def memory(self, maps: Sequence[Tensor], present: Tensor) -> Memory:
+    def fuse(self, maps: Sequence[Tensor], present: Tensor) -> Visual:
         """Fuse the views.
 
         Parameters
@@ -216,9 +225,17 @@ class ReportModel(nn.Module):
         mask = present[:, :, None].expand(-1, -1, self.config.cells).flatten(1) > 0
         for layer in self.fusion:
             x = layer(x, mask)
-        x = self.fusion_norm(x)
-        pairs = [layer.cross_attention.key_value(x) for layer in self.decoder]
-        return Memory(mask, tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
+        return Visual(mask, self.fusion_norm(x))
+
+    def memory(self, maps: Sequence[Tensor], present: Tensor) -> Memory:
+        """What the decoder looks at of the views; parameters as of `fuse`."""
+        return self.remember(self.fuse(maps, present))
+
+    def remember(self, seen: Visual) -> Memory:
+        """What the decoder looks at of fused views."""
+        pairs = [layer.cross_attention.key_value(seen.tokens) for layer in self.decoder]
+        keys, values = (tuple(pair[i] for pair in pairs) for i in range(2))
+        return Memory(seen.mask, keys, values)
 
     def step(
         self,

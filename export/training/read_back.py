@@ -22,11 +22,12 @@ from mammofm_lite.bundle import Bundle, DiagnosisMember, LocalizationMember
 from mammofm_lite.errors import ExportError
 from mammofm_lite.export.models.efficientnet import EfficientNet
 from mammofm_lite.export.models.report import ReportModel
+from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS, laterality, projection
 
-from .network import DemoNetwork
+from .network import DemoNetwork, ReportWords
 
-__all__ = ["read_back", "read_report"]
+__all__ = ["read_back", "read_report", "writes_alike"]
 
 _TINY: Final = 1e-12
 _NORMED: Final[Mapping[str, str]] = {
@@ -46,7 +47,8 @@ def read_back(network: DemoNetwork, bundle: Bundle) -> None:
     """Give encoder, diagnosis and localization the weights that a bundle has.
 
     The prognosis is left as it is: its numbers are learned from features in seconds. So is the
-    report, see `read_report`. What cells are taught to say is in no bundle.
+    report, which `read_report` reads where `writes_alike`. What cells are taught to say is in no
+    bundle.
 
     Raises
     ------
@@ -70,6 +72,12 @@ def read_report(report: ReportModel, bundle: Bundle) -> None:
     fusion, decoder = (_Graph(bundle.path / file) for file in files)
     _read_layers(report, [fusion, decoder], "model")
     _read_places(report, fusion)
+
+
+def writes_alike(bundle: Bundle, words: ReportWords) -> bool:
+    """Whether a bundle writes reports, and in these words."""
+    head = bundle.report
+    return head is not None and Grammar.open(bundle.path / head.grammar) == words.written
 
 
 def _members(bundle: Bundle, kinds: Sequence[str]) -> tuple[DiagnosisMember, LocalizationMember]:

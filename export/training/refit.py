@@ -25,7 +25,6 @@ from mammofm_lite.export.recipe import Recipe, WeightSource, load_recipe
 from mammofm_lite.export.report_part import ReportPart
 from mammofm_lite.export.seeds import training_seeds
 from mammofm_lite.export.writing import file_records, whole_bundle, write_description
-from mammofm_lite.grammar import Grammar
 from mammofm_lite.quant.layers import treatment
 from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
 from mammofm_lite.views import STANDARD_VIEWS
@@ -35,8 +34,8 @@ from .encoders import FrozenEncoder, encoder_of
 from .features import FeatureSet, make_features
 from .loop import Budget, Stage, Tell, in_tenths, keep_memory, print_line, run_stage, save_state
 from .network import DemoNetwork, ReportWords
-from .read_back import read_report
-from .reports import REPORT_RATES, ReportLosses, Writing
+from .read_back import read_report, writes_alike
+from .reports import REPORT_RATES, ReportLosses, TaughtReport, Writing
 
 __all__ = ["Refit"]
 
@@ -82,7 +81,7 @@ class Refit:
         network = DemoNetwork(self.recipe, words)
         if self.bundle.report is None:
             raise ExportError("the bundle has no report head to teach")
-        if Grammar.open(self.bundle.path / self.bundle.report.grammar) != words.written:
+        if not writes_alike(self.bundle, words):
             raise ExportError("the bundle writes reports by another grammar than the demonstration")
         encoder = encoder_of(self.bundle, self.bundle.report.encoder, self.cores)
         plan = DataPlan(
@@ -109,8 +108,9 @@ class Refit:
         read_report(network.report, self.bundle)
         mirrored = self.recipe.preprocessing.mirror == "right"
         cpu, budget = torch.device("cpu"), Budget(self.hours * 3600)
-        losses = ReportLosses(network, features, Writing(words), _WOMEN, mirrored, cpu)
-        stage = Stage("report", 7, network, losses, REPORT_RATES, budget, self.seed)
+        taught = TaughtReport(network.report)
+        losses = ReportLosses(taught, features, Writing(words), _WOMEN, mirrored, cpu)
+        stage = Stage("report", 7, taught, losses, REPORT_RATES, budget, self.seed)
         run_stage(stage, self.folder / f"refit-{self.bundle.sha256[:8]}.state", self.tell)
 
     # ---- the bundle

@@ -25,7 +25,7 @@ from .data import Study
 from .features import FeatureSet
 from .network import DemoNetwork, logit_of_rare
 
-__all__ = ["NippleViews", "nipple_row", "start_report"]
+__all__ = ["NippleViews", "nipple_row", "renew_evidence", "start_report"]
 
 _EVIDENCE: Final = 0.5
 _PLACE: Final = 1.5
@@ -104,8 +104,8 @@ def start_report(network: DemoNetwork, views: NippleViews) -> None:
     layout = _Layout(count, report.config.dim - 2 * width - 2)
     if layout.places < layout.relative + 1:
         raise ExportError(f"a report of {report.config.dim} numbers a token has no room for places")
+    renew_evidence(network)
     with torch.no_grad():
-        _start_evidence(network)
         _start_places(report, layout)
     _look_for_nipple(report, layout, views)
 
@@ -138,7 +138,9 @@ class _Layout:
         return self.side + 1
 
 
-def _start_evidence(network: DemoNetwork) -> None:
+@torch.no_grad()
+def renew_evidence(network: DemoNetwork) -> None:
+    """Let the first numbers of a visual token be what its cell says as the encoder is now."""
     projection, cells = network.report.projection, network.dense_map
     assert cells.bias is not None
     count = len(cells.bias)

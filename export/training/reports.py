@@ -1,6 +1,6 @@
 """The stage that trains the report head on features of a frozen encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mammofm_lite.export.models.report import Memory, ReportModel
@@ -25,22 +25,36 @@ from mammofm_lite.views import (
 )
 
 from .features import Bools, FeatureSet, Halves
-from .network import DemoNetwork, ReportWords, decoded
+from .network import ReportWords, decoded
 from .report_truth import report_pieces, wanted_report
 
-__all__ = ["REPORT_RATES", "ReportLosses", "Writing"]
+__all__ = ["REPORT_RATES", "ReportLosses", "TaughtReport", "Writing"]
 
 _MOST_MOVED: Final = 2  # rows of cells
 _LOOKING: Final = 0.2
+_QUADRANTS: Final = 0.5
+_HALVES: Final = ("outer", "upper")  # what the CC view tells of a quadrant, and the MLO view
 _VIEW_SETS: Final = ((0, 1, 2), (0, 2, 3), (0, 1), (2, 3), (0, 2), (1, 3), (1,), (2,))
 _PROJECTIONS: Final[tuple[Projection, ...]] = ("CC", "MLO")
 _UNSEEN: Final = -1e9
 
 REPORT_RATES: Final[Mapping[str, float]] = MappingProxyType(
-    {"report": 1e-3, "report.projection": 1e-4}
+    {"report": 1e-3, "report.projection": 1e-4, "halves": 1e-3}
 )
 """Learning rates of the report head. Tokens keep what their cells say: free to take more from the
 features, they took what tells one phantom from another, and the decoder knew them by heart."""
+
+
+class TaughtReport(nn.Module):
+    """A report head, and what its visual tokens are taught to say beside it, which is in no bundle.
+
+    `halves` reads from a token of a lesion whether that lies in the outer and in the upper half.
+    """
+
+    def __init__(self, report: ReportModel) -> None:
+        super().__init__()
+        self.report = report
+        self.halves = nn.Linear(report.config.dim, len(_HALVES))
 
 
 class Token(NamedTuple):
@@ -91,10 +105,10 @@ class Writing:
         return found
 
     @torch.no_grad()
-    def write(self, network: DemoNetwork, maps: Sequence[Tensor], views: Sequence[ViewName]) -> str:
-        """The report that a network writes on one study, greedily, as the runtime decodes."""
+    def write(self, report: ReportModel, maps: Sequence[Tensor], views: Sequence[ViewName]) -> str:
+        """The report that a head writes on one study, greedily, as the runtime decodes."""
         present = torch.tensor([[float(view in views) for view in STANDARD_VIEWS]])
-        memory = network.report.memory(maps, present.to(maps[0].device))
+        memory = report.memory(maps, present.to(maps[0].device))
         written = self._words.written.language(tuple(views))
         automaton, tokens = written.automaton(self._words.encode), [self.begin]
         states = automaton.start
@@ -102,7 +116,7 @@ class Writing:
             token = allowed[0]
             if len(allowed) > 1:
                 seen = torch.tensor([tokens], device=maps[0].device)
-                logits = decoded(network.report, seen, memory).logits[0, -1]
+                logits = decoded(report, seen, memory).logits[0, -1]
                 token = allowed[int(logits[list(allowed)].argmax())]
             tokens.append(token)
             states = automaton.after(states, token)
@@ -119,10 +133,12 @@ class ReportLosses:
     nipple are.
 
     While it tells of a lesion, two heads of every layer are taught to look at it, one per
-    projection: what the words say is to come from there.
+    projection: what the words say is to come from there. And what is there is taught to know in
+    which quadrant it lies, of every lesion in every report, told of or not: a report has a word or
+    two for it, and of the reports in that word alone it was learned slowly.
     """
 
-    network: DemoNetwork
+    taught: TaughtReport
     features: FeatureSet
     writing: Writing
     count: int
@@ -154,6 +170,7 @@ class ReportLosses:
                     telling.append((row, position))
                     lesions.append(woman.seen(lesion))
         cells = maps[0].shape[-2] * maps[0].shape[-1] * len(STANDARD_VIEWS)
+        placed = [(row, *one) for row, woman in enumerate(women) for one in woman.placed()]
         return _Reports(
             maps,
             torch.tensor(present),
@@ -163,12 +180,18 @@ class ReportLosses:
             torch.stack(closed),
             torch.tensor(telling, dtype=torch.long).reshape(-1, 2),
             torch.from_numpy(np.array(lesions, np.bool_).reshape(-1, 2, cells)),
+            torch.tensor([row for row, _, _ in placed], dtype=torch.long),
+            torch.from_numpy(
+                np.array([own for _, own, _ in placed], np.bool_).reshape(-1, 2, cells)
+            ),
+            torch.tensor([halves for _, _, halves in placed]).reshape(-1, len(_HALVES)),
         )
 
     def __call__(self, drawn: "_Reports") -> Mapping[str, Tensor]:
-        device, report = self.device, self.network.report
+        device, report = self.device, self.taught.report
         maps = [one.to(device).float() for one in drawn.maps]
-        memory = report.memory(maps, drawn.present.to(device))
+        seen = report.fuse(maps, drawn.present.to(device))
+        memory = report.remember(seen)
         told = decoded(report, drawn.tokens.to(device), memory)
         rows, positions = drawn.places.to(device).unbind(1)
         chosen = told.logits[rows, positions].masked_fill(drawn.closed.to(device), _UNSEEN)
@@ -177,6 +200,10 @@ class ReportLosses:
             telling, lesions = drawn.telling.to(device), drawn.lesions.to(device)
             apart = looking_elsewhere(report, memory, told.looking, telling, lesions)
             losses["looking"] = _LOOKING * apart
+        if drawn.placed.any():
+            said = self.taught.halves(seen.tokens)[drawn.owners.to(device)]
+            elsewhere = misplaced(said, drawn.placed.to(device), drawn.halves.to(device))
+            losses["quadrants"] = _QUADRANTS * elsewhere
         return losses
 
     @cached_property
@@ -235,6 +262,28 @@ def looking_elsewhere(
     return torch.stack(losses).sum() / (len(losses) * shown.sum().clamp(min=1))
 
 
+def misplaced(said: Tensor, cells: Tensor, halves: Tensor) -> Tensor:
+    """How wrongly cells of lesions say in which halves of the breast these lie: the mean of the
+    cross entropy over lesions and over the halves that the views tell.
+
+    Parameters
+    ----------
+    said
+        Logits of all cells, per lesion: ``[lesions, 4 * cells, 2]``.
+    cells
+        bool ``[lesions, 2, 4 * cells]``: those of it in each projection; none where it is not
+        shown, which leaves the half open that this projection tells. Some lesion is shown.
+    halves
+        float32 ``[lesions, 2]``: 1 for outer, and for upper.
+    """
+    own = cells.any(dim=1).float()
+    wrong = functional.binary_cross_entropy_with_logits(
+        said, halves[:, None].expand_as(said), reduction="none"
+    )
+    shares = own / own.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.einsum("nc,nch->nh", shares, wrong)[cells.any(dim=2)].mean()
+
+
 @dataclass(frozen=True, eq=False)
 class _Reports:
     """Women and their reports, as a step sees them.
@@ -253,6 +302,9 @@ class _Reports:
         The token to choose there, and bool ``[choices, vocabulary]``: those that may not come.
     telling, lesions
         Those places that tell of a lesion, int64 ``[n, 2]``, and where it is seen, see `_Woman`.
+    owners, placed, halves
+        Of every lesion there is: whose it is, int64 ``[lesions]``, where it is seen, and in which
+        halves it lies, see `misplaced`.
     """
 
     maps: tuple[Tensor, ...]
@@ -263,6 +315,9 @@ class _Reports:
     closed: Tensor
     telling: Tensor
     lesions: Tensor
+    owners: Tensor
+    placed: Tensor
+    halves: Tensor
 
 
 @dataclass(frozen=True)
@@ -295,6 +350,12 @@ class _Woman:
             for shown in _PROJECTIONS
         ]  # fmt: skip
         return np.array(apart).reshape(len(_PROJECTIONS), -1)
+
+    def placed(self) -> Iterator[tuple[Bools, tuple[float, float]]]:
+        """Where every lesion is seen, and whether it lies in the outer and in the upper half."""
+        for index, lesion in enumerate(self.truth.lesions):
+            vertical, across = lesion.quadrant.split()
+            yield self.seen(index), (float(across == "outer"), float(vertical == "upper"))
 
     def moved(self, random: np.random.Generator) -> "_Woman":
         """The same, every view some rows up or down; its edge goes on."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from torch import nn
 
 from mammofm_lite.bundle import Bundle
 from mammofm_lite.export.build import export_bundle
@@ -25,9 +26,9 @@ from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
-from .read_back import read_back
-from .report_start import NippleViews, start_report
-from .reports import REPORT_RATES, ReportLosses, Writing
+from .read_back import read_back, read_report, writes_alike
+from .report_start import NippleViews, renew_evidence, start_report
+from .reports import REPORT_RATES, ReportLosses, TaughtReport, Writing
 from .stages import (
     CropLosses,
     MixedLosses,
@@ -180,7 +181,7 @@ class Training:
         counter = in_tenths(self.tell, f"phantoms ({name})")
         return make_studies(self.folder / name, plan, workers=self.machine.cores, tell=counter)
 
-    def _stage(self, name: str, number: int, network: DemoNetwork, loss: Loss) -> None:
+    def _stage(self, name: str, number: int, module: nn.Module, loss: Loss) -> None:
         budget = getattr(self.plan, f"{name}_budget")
         rates, gpu = _STAGE_RATES[name], self.machine.gpu
         if self.start is not None:
@@ -193,7 +194,7 @@ class Training:
         if self.start is not None:  # draws other things than what it goes on from has met
             begun = f"-{self.start.sha256[:8]}"
             seed += int(self.start.sha256[:8], 16)
-        stage = Stage(name, number, network, loss, rates, budget, seed, drawers=drawers)
+        stage = Stage(name, number, module, loss, rates, budget, seed, drawers=drawers)
         run_stage(stage, self.folder / f"{name}{begun}.state", self.tell)
 
     def _crops(self, network: DemoNetwork, studies: StudySet) -> None:
@@ -228,10 +229,15 @@ class Training:
         mirrored = self.recipe.preprocessing.mirror == "right"
         wanted = risks(features.truths).to(self.device)
         network.prognosis.fit(features.squares().to(self.device), wanted)
-        start_report(network, NippleViews.of(features, self._some(encoded)))
+        if self.start is not None and writes_alike(self.start, words):
+            read_report(network.report, self.start)
+            renew_evidence(network)
+        else:
+            start_report(network, NippleViews.of(features, self._some(encoded)))
+        taught = TaughtReport(network.report).to(self.device)
         writing, count = Writing(words), self.plan.women
-        losses = ReportLosses(network, features, writing, count, mirrored, self.device)
-        self._stage("report", 4, network, losses)
+        losses = ReportLosses(taught, features, writing, count, mirrored, self.device)
+        self._stage("report", 4, taught, losses)
 
     def _frozen(self, network: DemoNetwork, studies: StudySet) -> FrozenEncoder:
         """What the light heads hear."""

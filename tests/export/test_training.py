@@ -60,10 +60,12 @@ from mammofm_lite.export.training.rare import RARE, rare_seeds
 from mammofm_lite.export.training.report_start import NippleViews, nipple_row, start_report
 from mammofm_lite.export.training.reports import (
     ReportLosses,
+    TaughtReport,
     Writing,
     _Woman,
     _woman,
     looking_elsewhere,
+    misplaced,
 )
 from mammofm_lite.export.training.stages import (
     CropLosses,
@@ -764,14 +766,17 @@ def test_a_woman_of_two_breasts(women: FeatureSet) -> None:
     assert np.array_equal(cranio_caudal[2], right_cc)
     assert cranio_caudal.sum() == right_cc.sum()
     assert not oblique.any()  # the one view that is not at hand
+    ((placed, halves),) = made.placed()
+    assert np.array_equal(placed, made.seen(0))
+    assert halves == (1.0, 1.0)
 
 
 def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: FeatureSet) -> None:
     writing = Writing(ReportWords())
-    losses = ReportLosses(network, women, writing, 6, mirrored=True, device=torch.device("cpu"))
-    network.requires_grad_(True)
-    optimizer = torch.optim.Adam(network.report.parameters(), 3e-3)
-    values, looking = [], []
+    taught = TaughtReport(network.report).requires_grad_(True)
+    losses = ReportLosses(taught, women, writing, 6, mirrored=True, device=torch.device("cpu"))
+    optimizer = torch.optim.Adam(taught.parameters(), 3e-3)
+    values, looking, quadrants = [], [], []
     for step in range(12):
         told = judged(losses, step % 2)
         optimizer.zero_grad()
@@ -780,12 +785,12 @@ def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: Feat
         values.append(float(told["words"].detach()))
         if "looking" in told:
             looking.append(float(told["looking"].detach()))
+            quadrants.append(float(told["quadrants"].detach()))
     assert max(values[-2:]) < 0.75 * min(values[:2])
     assert looking[-1] < 0.75 * looking[0]
-    text = writing.write(
-        network, [torch.from_numpy(women.map(0, i)[None].astype(np.float32)) for i in range(4)],
-        STANDARD_VIEWS,
-    )  # fmt: skip
+    assert quadrants[-1] < 0.75 * quadrants[0]
+    maps = [torch.from_numpy(women.map(0, i)[None].astype(np.float32)) for i in range(4)]
+    text = writing.write(taught.report, maps, STANDARD_VIEWS)
     grammar = ReportWords().grammar
     assert read_report(grammar, grammar.language(STANDARD_VIEWS), text).composition in "abcd"
 
@@ -831,6 +836,26 @@ def test_how_little_is_looked_at_a_lesion() -> None:
         alike = looking_elsewhere(model, memory, looking, telling, lesions)
     wanted = np.log([24 / 2, 24 / 3, 12 / 1]).mean()
     assert float(alike) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_how_wrongly_cells_say_where_their_lesion_lies() -> None:
+    """Lesions count alike however many their cells; a half that no view tells does not count."""
+    cells = torch.zeros(2, 2, 8, dtype=torch.bool)
+    cells[0, 0, :2] = cells[0, 1, 4] = cells[1, 1, 5:8] = True
+    halves = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    torch.manual_seed(0)
+    said = torch.randn(2, 8, 2, requires_grad=True)
+    chance = torch.sigmoid(said.detach())
+    first, second = chance[0, [0, 1, 4]], chance[1, 5:8]
+    entropies = [-first[:, 0].log(), -(1 - first[:, 1]).log(), -second[:, 1].log()]
+    loss = misplaced(said, cells, halves)
+    assert float(loss.detach()) == pytest.approx(float(torch.stack(entropies).mean()), abs=1e-6)
+    loss.backward()
+    assert said.grad is not None
+    taught = said.grad != 0
+    assert not taught[0, [2, 3, 5, 6, 7]].any()
+    assert not taught[1, :, 0].any()
+    assert taught[0, [0, 1, 4]].all()
 
 
 def test_the_checkpoint_fits_the_recipe(network: DemoNetwork, tmp_path: Path) -> None:

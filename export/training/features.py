@@ -69,6 +69,11 @@ class FeatureSet:
             reached[int(top) : math.ceil(lower), int(left) : math.ceil(right)] = True
         return reached
 
+    def pooled(self) -> Tensor:
+        """Means of all views' maps: float32 ``[studies, 4, channels]``."""
+        means = [chunk.mean(axis=(-2, -1), dtype=np.float32) for chunk in self.maps]
+        return torch.from_numpy(np.concatenate(means))
+
     def squares(self) -> Tensor:
         """Squared pooled differences ``[studies, 2, channels, windows]``."""
         return torch.from_numpy(np.concatenate(self.roots).astype(np.float32)) ** 2

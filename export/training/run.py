@@ -21,6 +21,7 @@ from mammofm_lite.export.seeds import VALIDATION
 from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .encoders import FrozenEncoder, TorchEncoder, quantized_encoder
 from .features import make_features
+from .heads import fit_heads
 from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
@@ -35,7 +36,6 @@ from .stages import (
     ViewLosses,
     begin_rounding,
     hold_norms,
-    risks,
     settle_norms,
     start_views,
 )
@@ -227,8 +227,7 @@ class Training:
         encoder = self._frozen(network, studies)
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
-        wanted = risks(features.truths).to(self.device)
-        network.prognosis.fit(features.squares().to(self.device), wanted)
+        fit_heads(network, features, self.device)
         if self.start is not None and writes_alike(self.start, words):
             read_report(network.report, self.start)
             renew_evidence(network)

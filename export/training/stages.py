@@ -15,7 +15,7 @@ from mammofm_lite.phantom import PhantomTruth
 
 from .batches import CropPlan, Pictures, crops, whole_views
 from .data import Study
-from .fitting import minimise
+from .fitting import fit_head, minimise
 from .losses import Aims, dense_loss, dense_targets, detection_loss
 from .network import DENSE_CLASSES, RISK_CLASSES, DemoNetwork
 
@@ -30,7 +30,6 @@ __all__ = [
     "risks",
     "settle_norms",
     "start_views",
-    "stretch_classes",
     "stretch_logit",
 ]
 
@@ -39,7 +38,6 @@ Size = tuple[int, int]
 
 _OF_RISK: Final = [DENSE_CLASSES.index(name) for name in RISK_CLASSES]
 _WINDOWS: Final = 0.05
-_CAUTION: Final = 1e-4  # keeps a fit finite to few studies, of which a class may have none
 
 
 def _seen(network: DemoNetwork, pictures: Pictures, device: torch.device) -> Features:
@@ -289,8 +287,8 @@ def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.de
 
     A cancer fills less of a view than of a crop, so less of the pooled features too: the logit of
     malignancy is stretched for it. Density, which crops do not teach, is forgotten in them where
-    they teach the encoder: what is left is brought to scale. The prognosis begins from nothing,
-    centred on the risk that these studies run.
+    they teach the encoder: its head is fitted. The prognosis begins from nothing, centred on the
+    risk that these studies run.
 
     Returns
     -------
@@ -317,8 +315,8 @@ def start_views(network: DemoNetwork, studies: Sequence[Study], device: torch.de
         raise ExportError("training: no view without a cancer among the first phantoms")
     head = network.malignancy
     stretch_logit(head.classifier.classification_head, head(views)[:, 0], wanted)
-    head = network.density
-    stretch_classes(head.classifier.classification_head, head(views), torch.cat(densities))
+    classes = torch.cat(densities).to(device)
+    fit_head(network.density, views, lambda logits: functional.cross_entropy(logits, classes))
     together = torch.cat(squares)
     network.prognosis.start(together)
     network.prognosis.recentre(together, risks([study.truth for study in studies]).to(device))
@@ -333,30 +331,6 @@ def stretch_logit(head: nn.Linear, logits: Tensor, wanted: Tensor) -> None:
     with torch.no_grad():
         head.weight.mul_(scale)
         head.bias.mul_(scale).add_(shift)
-
-
-def stretch_classes(head: nn.Linear, logits: Tensor, wanted: Tensor) -> None:
-    """Scale a head of classes, and shift each of them, by what fits the classes wanted best.
-
-    Parameters
-    ----------
-    logits
-        What the head says, ``[n, classes]``.
-    wanted
-        int64 ``[n]``.
-    """
-    log_scale = nn.Parameter(logits.new_zeros(()))
-    shifts = nn.Parameter(torch.zeros_like(logits[0]))
-    target = wanted.to(logits.device)
-
-    def loss() -> Tensor:
-        entropy = functional.cross_entropy(logits * log_scale.exp() + shifts, target)
-        return entropy + _CAUTION * (log_scale.square() + shifts.square().sum())
-
-    minimise((log_scale, shifts), loss)
-    with torch.no_grad():
-        head.weight.mul_(log_scale.exp())
-        head.bias.mul_(log_scale.exp()).add_(shifts)
 
 
 def fitted_line(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from mammofm_lite.errors import ExportError, UsageError
 from mammofm_lite.export.models.asymmetry import AsymmetryHead
 from mammofm_lite.export.models.boxes import anchor_boxes, decode_boxes
+from mammofm_lite.export.models.diagnosis import LinearClassifier
 from mammofm_lite.export.models.efficientnet import Features
 from mammofm_lite.export.models.report import ReportConfig, ReportModel
 from mammofm_lite.export.recipe import load_recipe
@@ -36,6 +37,8 @@ from mammofm_lite.export.training.features import (
     make_features,
     shown_lesions,
 )
+from mammofm_lite.export.training.fitting import fit_head
+from mammofm_lite.export.training.heads import _labels, fit_heads
 from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
 from mammofm_lite.export.training.network import (
     DENSE_CLASSES,
@@ -78,7 +81,6 @@ from mammofm_lite.export.training.stages import (
     risks,
     settle_norms,
     start_views,
-    stretch_classes,
     stretch_logit,
 )
 from mammofm_lite.export.training.write import filled_recipe
@@ -1044,28 +1046,50 @@ def test_a_logit_is_stretched_to_what_is_wanted() -> None:
     assert head.bias.item() == pytest.approx(1, abs=0.1)
 
 
-def test_classes_are_stretched_to_what_is_wanted() -> None:
-    """Classes drawn at twice the logits and other biases are fitted by those; shifts of all classes
-    together say nothing."""
+def test_a_head_is_fitted_to_what_is_wanted() -> None:
+    """Classes drawn at known logits are found from another start, in channels of any scale; shifts
+    of all classes together say nothing."""
     dice = torch.Generator().manual_seed(0)
-    x = torch.randn(20_000, 3, generator=dice)
-    biases = torch.tensor([1.0, -1.0, 0.0])
-    wanted = torch.multinomial(torch.softmax(2 * x + biases, dim=1), 1, generator=dice)[:, 0]
-    head = nn.Linear(3, 3)
-    with torch.no_grad():
-        head.weight.copy_(torch.eye(3))
-        head.bias.copy_(torch.tensor([0.0, 3.0, 0.0]))
-        stretch_classes(head, head(x), wanted)
-    torch.testing.assert_close(head.weight.detach(), 2 * torch.eye(3), atol=0.1, rtol=0)
-    shifted = head.bias.detach() - head.bias.detach().mean()
-    torch.testing.assert_close(shifted, biases, atol=0.1, rtol=0)
+    scale = torch.tensor([0.1, 1.0, 20.0])
+    x = torch.randn(20_000, 3, generator=dice) * scale + 5
+    weight = torch.eye(3) / scale
+    logits = (x - 5) @ weight.T + torch.tensor([1.0, -1.0, 0.0])
+    wanted = torch.multinomial(torch.softmax(logits, dim=1), 1, generator=dice)[:, 0]
+    head = LinearClassifier(3, 3)
+    fit_head(head, x, lambda given: functional.cross_entropy(given, wanted))
+    found = torch.log_softmax(head(x).detach(), dim=1)
+    true = functional.cross_entropy(logits, wanted)
+    assert float(functional.nll_loss(found, wanted)) == pytest.approx(float(true), abs=0.004)
+    assert float((found.exp() - torch.softmax(logits, dim=1)).abs().mean()) < 0.02
 
 
-def test_classes_that_are_all_one_stay_finite() -> None:
-    head = nn.Linear(3, 4)
-    stretch_classes(head, head(torch.randn(4, 3)).detach(), torch.ones(4, dtype=torch.long))
-    assert head.weight.isfinite().all()
-    assert float(head.bias.detach().abs().max()) < 20
+def test_a_head_stays_finite_where_a_class_is_missing() -> None:
+    head = LinearClassifier(3, 4)
+    ones = torch.ones(4, dtype=torch.long)
+    fit_head(head, torch.randn(4, 3), lambda given: functional.cross_entropy(given, ones))
+    assert all(float(p.detach().abs().max()) < 30 for p in head.parameters())
+
+
+def test_the_heads_of_a_layer_are_fitted_to_all_views(
+    network: DemoNetwork, women: FeatureSet
+) -> None:
+    """Noise tells three women apart: which of their views show a cancer, and their densities."""
+    pooled = women.pooled()
+    np.testing.assert_allclose(pooled[2, 1], women.map(2, 1).mean((1, 2), np.float32), rtol=1e-5)
+    malignant, densities = _labels(women)
+    assert malignant.tolist() == [1, 1] + 10 * [0]  # the first woman's left breast
+    assert densities.tolist() == [
+        "abcd".index(truth.density) for truth in women.truths for _ in STANDARD_VIEWS
+    ]
+
+    def entropy() -> float:
+        with torch.no_grad():
+            given = network.density(pooled.flatten(0, 1))
+        return float(functional.cross_entropy(given, densities))
+
+    before = entropy()
+    fit_heads(network, women, torch.device("cpu"))
+    assert entropy() < 0.5 * before
 
 
 def test_ranges_begin_on_whole_views_and_follow_them_alone(network: DemoNetwork) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,25 @@ from .batches import whole_views
 from .data import Study
 from .network import DemoNetwork
 
-__all__ = ["FrozenEncoder", "GraphEncoder", "TorchEncoder", "encoder_of", "quantized_encoder"]
+__all__ = [
+    "Encoded",
+    "FrozenEncoder",
+    "GraphEncoder",
+    "TorchEncoder",
+    "encoder_of",
+    "quantized_encoder",
+]
 
 _TOGETHER: Final = 20
+
+
+class Encoded(NamedTuple):
+    """What an encoder says of some studies."""
+
+    maps: Tensor
+    """``[studies, 4, channels, rows, columns]``."""
+    pooled: Tensor
+    """``[studies, 4, channels]``: in INT8 not the means of the maps, but of their rounded cells."""
 
 
 class FrozenEncoder(Protocol):
@@ -42,8 +58,8 @@ class FrozenEncoder(Protocol):
     def fingerprint(self) -> str:
         """Another one for other weights."""
 
-    def __call__(self, studies: Sequence[Study]) -> Tensor:
-        """Maps ``[studies, 4, channels, rows, columns]``."""
+    def __call__(self, studies: Sequence[Study]) -> Encoded:
+        """What it says of all their views."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +73,19 @@ class TorchEncoder:
         return _digest(self.network.encoder, self.network.rounding)
 
     @torch.no_grad()
-    def __call__(self, studies: Sequence[Study]) -> Tensor:
+    def __call__(self, studies: Sequence[Study]) -> Encoded:
         self.network.eval()
         together = 1 if self.device.type == "cpu" else _TOGETHER
         found = []
         for start in range(0, len(studies), together):
             pictures = whole_views(studies[start : start + together], self.network.kinds, None)
-            maps = self.network.features(pictures.grey(self.device)).map
-            found.append(maps.unflatten(0, (-1, len(STANDARD_VIEWS))))
-        return torch.cat(found)
+            seen = self.network.features(pictures.grey(self.device))
+            found.append((seen.map, seen.pooled))
+        maps, pooled = (
+            torch.cat(parts).unflatten(0, (-1, len(STANDARD_VIEWS)))
+            for parts in zip(*found, strict=True)
+        )
+        return Encoded(maps, pooled)
 
 
 def _digest(*modules: nn.Module) -> str:
@@ -90,13 +110,16 @@ class GraphEncoder:
     def _graph(self) -> Graph:
         return self.make()
 
-    def __call__(self, studies: Sequence[Study]) -> Tensor:
-        return torch.stack(
-            [torch.cat([self._map(study, view) for view in STANDARD_VIEWS]) for study in studies]
+    def __call__(self, studies: Sequence[Study]) -> Encoded:
+        answers = [
+            self._graph.run(_input(study, view)) for study in studies for view in STANDARD_VIEWS
+        ]
+        maps, pooled = (
+            torch.from_numpy(np.concatenate([answer[name] for answer in answers]))
+            for name in ("map", "pooled")
         )
-
-    def _map(self, study: Study, view: ViewName) -> Tensor:
-        return torch.from_numpy(self._graph.run(_input(study, view))["map"])
+        shape = (len(studies), len(STANDARD_VIEWS))
+        return Encoded(maps.unflatten(0, shape), pooled.unflatten(0, shape))
 
 
 def _input(study: Study, view: ViewName) -> Tensors:

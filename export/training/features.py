@@ -22,6 +22,7 @@ from .network import RISK_CLASSES, Prognoses
 __all__ = ["Bools", "FeatureSet", "Halves", "Shown", "make_features", "shown_lesions"]
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Shown = Mapping[int, tuple[float, float, float, float]]
 """Boxes of lesions by their place in the truth's list: left, top, right and lower edge as shares of
@@ -42,6 +43,8 @@ class FeatureSet:
     roots
         Per chunk float16 [studies, 2, channels, windows]: the pooled differences of the prognosis,
         of the channels that say what raises a risk.
+    averages
+        Per chunk float32 [studies, 4, channels]: what the encoder pools.
     truths
         Of all studies.
     shown
@@ -50,6 +53,7 @@ class FeatureSet:
 
     maps: Sequence[Halves]
     roots: Sequence[Halves]
+    averages: Sequence[Floats]
     truths: Sequence[PhantomTruth]
     shown: Sequence[Sequence[Shown]]
 
@@ -70,9 +74,8 @@ class FeatureSet:
         return reached
 
     def pooled(self) -> Tensor:
-        """Means of all views' maps: float32 ``[studies, 4, channels]``."""
-        means = [chunk.mean(axis=(-2, -1), dtype=np.float32) for chunk in self.maps]
-        return torch.from_numpy(np.concatenate(means))
+        """Pooled features of all views: float32 ``[studies, 4, channels]``."""
+        return torch.from_numpy(np.concatenate(self.averages))
 
     def squares(self) -> Tensor:
         """Squared pooled differences ``[studies, 2, channels, windows]``."""
@@ -96,21 +99,25 @@ def make_features(
             shutil.rmtree(old)
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
-    maps, roots = [], []
+    kinds = ("maps", "roots", "pooled")
+    chunks = []
     for start in range(0, len(studies), _CHUNK):
         stop = min(start + _CHUNK, len(studies))
-        paths = [target / f"{kind}-{start:06d}-{stop:06d}.npy" for kind in ("maps", "roots")]
+        paths = [target / f"{kind}-{start:06d}-{stop:06d}.npy" for kind in kinds]
         if not all(path.exists() for path in paths):
             found = encoder([studies[index] for index in range(start, stop)])
-            squares = prognosis.study_squares(found.flatten(0, 1)[:, : len(RISK_CLASSES)])
-            for path, values in zip(paths, (found, torch.sqrt(squares)), strict=True):
-                _save(path, _half(values))
+            squares = prognosis.study_squares(found.maps.flatten(0, 1)[:, : len(RISK_CLASSES)])
+            pooled = found.pooled.detach().float().cpu().numpy()
+            for path, values in zip(
+                paths, (_half(found.maps), _half(torch.sqrt(squares)), pooled), strict=True
+            ):
+                _save(path, values)
         tell(stop, len(studies))
-        maps.append(np.load(paths[0], mmap_mode="r"))
-        roots.append(np.load(paths[1], mmap_mode="r"))
+        chunks.append([np.load(path, mmap_mode="r") for path in paths])
+    maps, roots, averages = ([chunk[place] for chunk in chunks] for place in range(len(kinds)))
     known = [studies[index] for index in range(len(studies))]
     shown = [shown_lesions(study) for study in known]
-    return FeatureSet(maps, roots, [study.truth for study in known], shown)
+    return FeatureSet(maps, roots, averages, [study.truth for study in known], shown)
 
 
 def shown_lesions(study: Study) -> list[Shown]:
@@ -131,7 +138,7 @@ def _half(values: Tensor) -> Halves:
     return np.asarray(limited.half().cpu().numpy())
 
 
-def _save(path: Path, values: Halves) -> None:
+def _save(path: Path, values: Halves | Floats) -> None:
     temporary = path.with_suffix(".new")
     with temporary.open("wb") as file:
         np.save(file, values)

@@ -143,7 +143,7 @@ class Refit:
         assert self.bundle.report is not None
         source = WeightSource("file", path=weights, key="report")
         spec = replace(self.recipe.report, encoder=self.bundle.report.encoder, weights=source)
-        maps = encoder([study])[0].numpy()
+        maps = encoder([study]).maps[0].numpy()
         shown = {view: {"map": one[None]} for view, one in zip(STANDARD_VIEWS, maps, strict=True)}
         part = ReportPart(spec, (1, *maps.shape[1:]), shown)
         part.load()

@@ -3,8 +3,7 @@
 A report says quadrants, which are counted from the nipple, while a cell knows where it lies in the
 picture alone. Of 1855 lesions of phantoms a small network told 0.83 of the quadrants from the cells
 in both views, and 0.91 with the nipple's row in them; the report head, which had to find out that
-row for itself, was at 0.84. Given the row, it was at 0.82 after its first 16 minutes: it has yet to
-learn to use it.
+row for itself, was at 0.84.
 """
 
 from collections.abc import Sequence

@@ -62,7 +62,7 @@ def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:
 
 
 def test_the_encoder_is_that_of_the_runtime() -> None:
-    """The maps of a made-up study are those that the graph gives for its prepared pictures."""
+    """Maps and what is pooled of a made-up study, view by view."""
     bundle = Bundle.open(demo_bundle_path())
     encoder = encoder_of(bundle, "view", 1)
     rng = np.random.default_rng(0)
@@ -71,9 +71,12 @@ def test_the_encoder_is_that_of_the_runtime() -> None:
 
     pictures = (SimpleNamespace(image=image) for image in images)
     exam: Any = SimpleNamespace(views=dict(zip(STANDARD_VIEWS, pictures, strict=True)))
-    maps = encoder([exam])
+    maps, pooled = encoder([exam])
     assert maps.shape == (1, 4, *bundle.encoders["view"].outputs["map"][1:])
     assert torch.isfinite(maps).all()
+    assert pooled.shape == maps.shape[:3]
+    torch.testing.assert_close(pooled, maps.mean((3, 4)), atol=0.05, rtol=0.05)
+    assert not torch.equal(pooled, maps.mean((3, 4)))  # of rounded cells
     assert not torch.equal(maps[0, 0], maps[0, 1])
     assert len(encoder.fingerprint().split("-")) == 2
 

@@ -156,9 +156,12 @@ class ReportLosses:
         texts = [self.writing.tokens(woman.truth, woman.views, random) for woman in women]
         tokens = torch.full((len(texts), max(map(len, texts))), self.writing.begin)
         places, wanted, closed, telling, lesions = [], [], [], [], []
+        placed: list[tuple[int, Bools, tuple[float, float]]] = []
         for row, (text, woman) in enumerate(zip(texts, women, strict=True)):
             numbers = [token.number for token in text]
             tokens[row, 1 : len(text)] = torch.tensor(numbers[:-1])
+            first = len(placed)
+            placed += [(row, *one) for one in woman.placed()]
             for position, allowed in self.writing.choices(numbers, woman.views):
                 places.append((row, position))
                 wanted.append(numbers[position])
@@ -168,9 +171,8 @@ class ReportLosses:
                 lesion = text[position].lesion
                 if lesion is not None:
                     telling.append((row, position))
-                    lesions.append(woman.seen(lesion))
+                    lesions.append(first + lesion)
         cells = maps[0].shape[-2] * maps[0].shape[-1] * len(STANDARD_VIEWS)
-        placed = [(row, *one) for row, woman in enumerate(women) for one in woman.placed()]
         return _Reports(
             maps,
             torch.tensor(present),
@@ -179,7 +181,7 @@ class ReportLosses:
             torch.tensor(wanted),
             torch.stack(closed),
             torch.tensor(telling, dtype=torch.long).reshape(-1, 2),
-            torch.from_numpy(np.array(lesions, np.bool_).reshape(-1, 2, cells)),
+            torch.tensor(lesions, dtype=torch.long),
             torch.tensor([row for row, _, _ in placed], dtype=torch.long),
             torch.from_numpy(
                 np.array([own for _, own, _ in placed], np.bool_).reshape(-1, 2, cells)
@@ -196,13 +198,14 @@ class ReportLosses:
         rows, positions = drawn.places.to(device).unbind(1)
         chosen = told.logits[rows, positions].masked_fill(drawn.closed.to(device), _UNSEEN)
         losses = {"words": functional.cross_entropy(chosen, drawn.wanted.to(device))}
+        placed = drawn.placed.to(device)
         if len(drawn.telling):
             telling, lesions = drawn.telling.to(device), drawn.lesions.to(device)
-            apart = looking_elsewhere(report, memory, told.looking, telling, lesions)
+            apart = looking_elsewhere(report, memory, told.looking, telling, placed[lesions])
             losses["looking"] = _LOOKING * apart
-        if drawn.placed.any():
+        if placed.any():
             said = self.taught.halves(seen.tokens)[drawn.owners.to(device)]
-            elsewhere = misplaced(said, drawn.placed.to(device), drawn.halves.to(device))
+            elsewhere = misplaced(said, placed, drawn.halves.to(device))
             losses["quadrants"] = _QUADRANTS * elsewhere
         return losses
 
@@ -301,10 +304,10 @@ class _Reports:
     wanted, closed
         The token to choose there, and bool ``[choices, vocabulary]``: those that may not come.
     telling, lesions
-        Those places that tell of a lesion, int64 ``[n, 2]``, and where it is seen, see `_Woman`.
+        Those places that tell of a lesion, int64 ``[n, 2]``, and which one that is, int64 ``[n]``.
     owners, placed, halves
-        Of every lesion there is: whose it is, int64 ``[lesions]``, where it is seen, and in which
-        halves it lies, see `misplaced`.
+        Of every lesion there is: whose it is, int64 ``[lesions]``, where it is seen, see `_Woman`,
+        and in which halves it lies, see `misplaced`.
     """
 
     maps: tuple[Tensor, ...]

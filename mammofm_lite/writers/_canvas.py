@@ -34,6 +34,10 @@ class Rect:
         beside = self.x2 <= other.x1 or other.x2 <= self.x1
         return not (beside or self.y2 <= other.y1 or other.y2 <= self.y1)
 
+    def within(self, other: "Rect") -> bool:
+        across = other.x1 <= self.x1 and self.x2 <= other.x2
+        return across and other.y1 <= self.y1 and self.y2 <= other.y2
+
     def moved_into(self, other: "Rect") -> "Rect":
         """Shifted sideways as little as possible to lie between the sides of `other`."""
         shift = min(0, other.x2 - self.x2)

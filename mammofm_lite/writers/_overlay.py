@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,8 @@ _LEAST_WIDTH: Final = 720  # so that a caption has room below a narrow view
 _MARGIN: Final = 16
 _OUTLINE: Final = 3  # coloured line; one black pixel on either side
 _LABEL_SIZE: Final = 2
+_NEAR: Final = range(6)  # lines of text between a mark and its own
+_FAR: Final = range(6, 20)
 _SCALE_BARS_MM: Final = (100, 50, 20, 10, 5, 1)
 
 
@@ -201,27 +204,42 @@ def _label_colours(labels: Sequence[str]) -> Mapping[str, Colour]:
 def _plate(
     outline: Rect, text: str, avoid: tuple[Sequence[Rect], Sequence[Rect]], area: Rect
 ) -> Rect:
-    """Where a mark's text goes: near its outline, on no other text and, if possible, on no mark."""
+    """Where a mark's text goes: near its outline and on no other text; off all boxes, or between
+    the lines of one around it, or if need be farther away."""
     plates, outlines = avoid
-    places = list(_places(outline, text, area))
-    for others in ([*plates, *outlines], plates):
-        for place in places:
-            if not any(place.overlaps(other) for other in others):
-                return place
-    return places[0]
+    near, far = (list(_places(outline, text, area, steps)) for steps in (_NEAR, _FAR))
+
+    def beside(place: Rect, around: Sequence[Rect] = ()) -> bool:
+        return all(
+            one in around and place.within(one.grown(-_OUTLINE - 2))
+            for one in outlines
+            if place.overlaps(one)
+        )
+
+    def between(place: Rect) -> bool:
+        return beside(place, [one for one in outlines if outline.within(one)])
+
+    width, height = _plate_size(text)
+    top = Rect(outline.x1, area.y1, outline.x1 + width, area.y1 + height).moved_into(area)
+    places = chain(filter(beside, near), filter(between, near), filter(beside, far), near)
+    free = (place for place in places if not any(place.overlaps(plate) for plate in plates))
+    return next(free, top)
 
 
-def _places(outline: Rect, text: str, area: Rect) -> Iterator[Rect]:
+def _places(outline: Rect, text: str, area: Rect, steps: range) -> Iterator[Rect]:
     """Above and below the outline, nearest first, flush left then right; always inside `area`."""
-    width, height = text_size(text, _LABEL_SIZE)
-    width, height = width + 10, height + 4
-    for step in range(6):
+    width, height = _plate_size(text)
+    for step in steps:
         for top in (outline.y1 - (step + 1) * height, outline.y2 + step * height):
             for left in (outline.x1, outline.x2 - width):
                 place = Rect(left, top, left + width, top + height).moved_into(area)
                 if area.y1 <= top and place.y2 <= area.y2:
                     yield place
-    yield Rect(outline.x1, area.y1, outline.x1 + width, area.y1 + height).moved_into(area)
+
+
+def _plate_size(text: str) -> tuple[int, int]:
+    width, height = text_size(text, _LABEL_SIZE)
+    return width + 10, height + 4
 
 
 # -------------------- the strip below

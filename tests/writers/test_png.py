@@ -186,6 +186,20 @@ def test_the_text_keeps_off_the_findings() -> None:
         assert not (changed & ~others).any()  # outlines may cross, plates may not
 
 
+def test_the_text_stays_by_a_small_finding_in_a_large_one() -> None:
+    """And crosses no line: of places that are all on the large box, one between the lines."""
+    large, small = (20, 100, 380, 700), (150, 350, 190, 390)
+    marks = [OverlayMark(small, "cyst", 0.9), OverlayMark(large, "mass", 0.5)]
+    marked = render_overlay(tissue(), geometry(), marks, labels=("cyst", "mass"))
+    rows, columns = np.nonzero(is_colour(marked, YELLOW))
+    assert 2 * small[1] - 35 < rows.min()
+    assert rows.max() < 2 * small[3] + 35
+    assert columns.max() < 2 * small[0] + 12 * len("cyst 0.90") + 10
+    lines = is_colour(marked, BLUE)[2 * small[1] - 35 : 2 * small[3] + 35]
+    assert lines[:, 2 * large[0] - 3].all()
+    assert lines[:, 2 * large[2] + 2].all()
+
+
 def test_a_label_has_one_colour_in_all_views() -> None:
     mark = OverlayMark((100, 300, 150, 400), "mass", 0.87)
     alone = render_overlay(tissue(), geometry(), [mark])

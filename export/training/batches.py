@@ -20,7 +20,7 @@ from .data import Study
 from .losses import NO_BOX, Aims, Targets, aims_of
 from .network import DENSE_CLASSES, DENSITIES
 
-__all__ = ["CropPlan", "Pictures", "crops", "targets_of", "whole_views"]
+__all__ = ["CropPlan", "Pictures", "crops", "targets_of", "varied_images", "whole_views"]
 
 Floats = npt.NDArray[np.float32]
 UInt8s = npt.NDArray[np.uint8]
@@ -64,11 +64,16 @@ class Pictures:
 
     def grey(self, device: torch.device) -> Tensor:
         """float32 ``[n, 1, height, width]`` from 0 to 1, as the encoder's graph scales views."""
-        low, high = self.limits.to(device)[:, :, None, None, None].unbind(1)
-        grey = (self.stored.to(device).float() - low) / (high - low)
+        grey = _scaled(self.stored.to(device), self.limits.to(device))
         if self.noise is None:
             return grey
         return vary(grey, torch.Generator(device).manual_seed(self.noise), alike=self.alike)
+
+
+def _scaled(stored: Tensor, limits: Tensor) -> Tensor:
+    """Pictures ``[n, 1, height, width]``: 0 at the limit of black, 1 at that of white."""
+    low, high = limits[:, :, None, None, None].unbind(1)
+    return (stored.float() - low) / (high - low)
 
 
 def targets_of(study: Study, view: ViewName, kinds: Sequence[str]) -> Targets:
@@ -130,6 +135,15 @@ def whole_views(
         alike=len(STANDARD_VIEWS),
         noise=None if random is None else _noise(random),
     )
+
+
+def varied_images(study: Study, random: np.random.Generator) -> list[UInt8s]:
+    """All views of a study, varied, as a graph takes them: uint8 ``[height, width]``."""
+    stored = np.stack([study.views[view].image for view in STANDARD_VIEWS])
+    limits = torch.tensor([_limits(image) for image in stored])
+    grey = _scaled(torch.from_numpy(stored[:, None]), limits)
+    varied = vary(grey, torch.Generator().manual_seed(_noise(random)), alike=len(stored))
+    return list((255 * varied[:, 0]).round().byte().numpy())
 
 
 # -------------------- crops

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -25,10 +24,11 @@ from mammofm_lite.progress import StageReporter
 from mammofm_lite.quant.control import QuantizedGraph, compiled_graph
 from mammofm_lite.quant.lab import Run
 from mammofm_lite.quant.ptq import save_graph
-from mammofm_lite.views import STANDARD_VIEWS, ViewName
+from mammofm_lite.views import STANDARD_VIEWS
 
-from .batches import whole_views
-from .data import Study
+from .batches import varied_images, whole_views
+from .data import Study, UInt8Array
+from .fitting import Twins
 from .network import DemoNetwork
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "TorchEncoder",
     "encoder_of",
     "quantized_encoder",
+    "twins_of",
 ]
 
 _TOGETHER: Final = 20
@@ -58,8 +59,11 @@ class FrozenEncoder(Protocol):
     def fingerprint(self) -> str:
         """Another one for other weights."""
 
-    def __call__(self, studies: Sequence[Study]) -> Encoded:
-        """What it says of all their views."""
+    def __call__(
+        self, studies: Sequence[Study], random: np.random.Generator | None = None
+    ) -> Encoded:
+        """What it says of all their views, varied as training varies them where `random` is
+        given."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,14 @@ class TorchEncoder:
         return _digest(self.network.encoder, self.network.rounding)
 
     @torch.no_grad()
-    def __call__(self, studies: Sequence[Study]) -> Encoded:
+    def __call__(
+        self, studies: Sequence[Study], random: np.random.Generator | None = None
+    ) -> Encoded:
         self.network.eval()
         together = 1 if self.device.type == "cpu" else _TOGETHER
         found = []
         for start in range(0, len(studies), together):
-            pictures = whole_views(studies[start : start + together], self.network.kinds, None)
+            pictures = whole_views(studies[start : start + together], self.network.kinds, random)
             seen = self.network.features(pictures.grey(self.device))
             found.append((seen.map, seen.pooled))
         maps, pooled = (
@@ -86,6 +92,18 @@ class TorchEncoder:
             for parts in zip(*found, strict=True)
         )
         return Encoded(maps, pooled)
+
+
+def twins_of(network: DemoNetwork, studies: Sequence[Study], encoder: FrozenEncoder) -> Twins:
+    """What two encoders pool of all views: this one, and that of a network without rounding."""
+    exact = TorchEncoder(network, next(network.parameters()).device)
+    rounding, rounds = network.rounding, network.rounding.on
+    rounding.on = False
+    try:
+        plain = exact(studies).pooled
+    finally:
+        rounding.on = rounds
+    return Twins(encoder(studies).pooled.flatten(0, 1), plain.flatten(0, 1))
 
 
 def _digest(*modules: nn.Module) -> str:
@@ -110,10 +128,13 @@ class GraphEncoder:
     def _graph(self) -> Graph:
         return self.make()
 
-    def __call__(self, studies: Sequence[Study]) -> Encoded:
-        answers = [
-            self._graph.run(_input(study, view)) for study in studies for view in STANDARD_VIEWS
-        ]
+    def __call__(
+        self, studies: Sequence[Study], random: np.random.Generator | None = None
+    ) -> Encoded:
+        images = [study.views[view].image for study in studies for view in STANDARD_VIEWS]
+        if random is not None:
+            images = [image for study in studies for image in varied_images(study, random)]
+        answers = [self._graph.run(_input(image)) for image in images]
         maps, pooled = (
             torch.from_numpy(np.concatenate([answer[name] for answer in answers]))
             for name in ("map", "pooled")
@@ -122,9 +143,8 @@ class GraphEncoder:
         return Encoded(maps.unflatten(0, shape), pooled.unflatten(0, shape))
 
 
-def _input(study: Study, view: ViewName) -> Tensors:
-    image: npt.NDArray[np.uint8] = np.array(study.views[view].image)
-    return {"image": image[None, None]}
+def _input(image: UInt8Array) -> Tensors:
+    return {"image": np.array(image)[None, None]}
 
 
 def encoder_of(bundle: Bundle, name: str, threads: int) -> GraphEncoder:
@@ -142,7 +162,8 @@ def quantized_encoder(network: DemoNetwork, studies: Sequence[Study], threads: i
     """The encoder of a network in INT8, as `quantize` makes it, calibrated on these studies."""
 
     def make() -> Graph:
-        runs = [Run(_input(study, view), {}) for study in studies for view in STANDARD_VIEWS]
+        images = [study.views[view].image for study in studies for view in STANDARD_VIEWS]
+        runs = [Run(_input(image), {}) for image in images]
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / "encoder.xml"
             model = encoder_graph(_plain(network.encoder), network.size, outputs=network.outputs)

@@ -1,18 +1,19 @@
 """Few numbers fitted to many examples at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mammofm_lite.export.models.diagnosis import LinearClassifier
 
-__all__ = ["fit_head", "minimise"]
+__all__ = ["Twins", "fit_head", "minimise"]
 
 _STEPS: Final = 200
-_RIDGE: Final = 1e-3
+_RIDGE: Final = 5e-3
 _STILL: Final = 1e-3  # added to a channel's spread: one that never moves is not made much of
+_ALIKE: Final = 0.25
 
 
 def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor]) -> None:
@@ -29,7 +30,19 @@ def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor]) -> 
         optimizer.step(closure)
 
 
-def fit_head(head: LinearClassifier, pooled: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
+class Twins(NamedTuple):
+    """What an encoder pools of the same views in two precisions, float32 ``[n, channels]`` each."""
+
+    rounded: Tensor
+    exact: Tensor
+
+
+def fit_head(
+    head: LinearClassifier,
+    pooled: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    twins: Twins | None = None,
+) -> None:
     """Move a head from where it is to what fits best, little along what few examples tell.
 
     A ridge on the change, channels in units of their spread (Hoerl and Kennard 1970), so that few
@@ -41,6 +54,8 @@ def fit_head(head: LinearClassifier, pooled: Tensor, loss: Callable[[Tensor], Te
         float32 ``[n, channels]``.
     loss
         Of the head's logits ``[n, outputs]``.
+    twins
+        On which logits are to be alike: what rounding moves, no head may lean on.
     """
     layer: nn.Linear = head.classifier.classification_head
     middle, spread = pooled.mean(dim=0), pooled.std(dim=0) + _STILL
@@ -48,7 +63,13 @@ def fit_head(head: LinearClassifier, pooled: Tensor, loss: Callable[[Tensor], Te
     change, shift = (nn.Parameter(torch.zeros_like(one)) for one in (layer.weight, layer.bias))
 
     def whole() -> Tensor:
-        return loss(before + units @ change.T + shift) + _RIDGE * change.square().sum()
+        fit = loss(before + units @ change.T + shift) + _RIDGE * change.square().sum()
+        return fit if twins is None else fit + _ALIKE * unlike(twins)
+
+    def unlike(twins: Twins) -> Tensor:
+        moved = (twins.rounded - twins.exact) / spread
+        apart = (head(twins.rounded) - head(twins.exact)).detach()
+        return (apart + moved @ change.T).square().mean()
 
     minimise((change, shift), whole)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from mammofm_lite.export.seeds import VALIDATION
 from .data import DataPlan, Practice, Study, StudySet, make_studies
 from .encoders import FrozenEncoder, TorchEncoder, quantized_encoder
 from .features import make_features
-from .heads import fit_heads
+from .heads import fit_heads, make_checks
 from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
@@ -48,6 +48,8 @@ Tell = Callable[[str], None]
 _SETTLING: Final = 64  # batches of crops that batch norms take their final statistics from
 _MOST_DRAWERS: Final = 8
 _CALIBRATING: Final = 24  # studies that the encoder is quantized on before the heads hear it
+_VARIED: Final = 500  # studies by whose variations diagnosis is fitted, too
+_TWINS: Final = 250  # of them those by which it is to be alike in both precisions
 _STARTING: Final = 64  # studies by which answers about whole views are scaled at first
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
 # view takes two thirds of the time, which a processor has not.
@@ -227,7 +229,9 @@ class Training:
         encoder = self._frozen(network, studies)
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
-        fit_heads(network, features, self.device)
+        some = encoded[:_VARIED]
+        checks = make_checks(network, encoder, some, twins=_TWINS, seed=self.plan.seed)
+        fit_heads(network, features, checks, self.device)
         if self.start is not None and writes_alike(self.start, words):
             read_report(network.report, self.start)
             renew_evidence(network)

@@ -27,6 +27,7 @@ from mammofm_lite.export.training.batches import (
     _cut_boxes,
     _sigmoid_scale,
     crops,
+    varied_images,
     vary,
     whole_views,
 )
@@ -37,8 +38,8 @@ from mammofm_lite.export.training.features import (
     make_features,
     shown_lesions,
 )
-from mammofm_lite.export.training.fitting import fit_head
-from mammofm_lite.export.training.heads import _labels, fit_heads
+from mammofm_lite.export.training.fitting import Twins, fit_head
+from mammofm_lite.export.training.heads import Checks, _labels, fit_heads, make_checks
 from mammofm_lite.export.training.loop import Budget, Stage, run_stage, save_state
 from mammofm_lite.export.training.network import (
     DENSE_CLASSES,
@@ -1052,7 +1053,7 @@ def test_a_logit_is_stretched_to_what_is_wanted() -> None:
 
 def test_a_head_is_fitted_to_what_is_wanted() -> None:
     """Classes drawn at known logits are found from another start, in channels of any scale; shifts
-    of all classes together say nothing."""
+    of all classes together say nothing. The ridge keeps it a little nearer to where it began."""
     dice = torch.Generator().manual_seed(0)
     scale = torch.tensor([0.1, 1.0, 20.0])
     x = torch.randn(20_000, 3, generator=dice) * scale + 5
@@ -1063,8 +1064,8 @@ def test_a_head_is_fitted_to_what_is_wanted() -> None:
     fit_head(head, x, lambda given: functional.cross_entropy(given, wanted))
     found = torch.log_softmax(head(x).detach(), dim=1)
     true = functional.cross_entropy(logits, wanted)
-    assert float(functional.nll_loss(found, wanted)) == pytest.approx(float(true), abs=0.004)
-    assert float((found.exp() - torch.softmax(logits, dim=1)).abs().mean()) < 0.02
+    assert float(functional.nll_loss(found, wanted)) == pytest.approx(float(true), abs=0.012)
+    assert float((found.exp() - torch.softmax(logits, dim=1)).abs().mean()) < 0.04
 
 
 def test_a_head_stays_finite_where_a_class_is_missing() -> None:
@@ -1072,6 +1073,32 @@ def test_a_head_stays_finite_where_a_class_is_missing() -> None:
     ones = torch.ones(4, dtype=torch.long)
     fit_head(head, torch.randn(4, 3), lambda given: functional.cross_entropy(given, ones))
     assert all(float(p.detach().abs().max()) < 30 for p in head.parameters())
+
+
+def test_a_head_leans_on_nothing_that_rounding_moves() -> None:
+    """Of two channels that tell the same, one is moved by rounding: its weight goes to the other,
+    and answers stay where they are in the other precision."""
+    dice = torch.Generator().manual_seed(0)
+    wanted = torch.bernoulli(torch.full((2000,), 0.5), generator=dice)
+    x = wanted[:, None] + 0.5 * torch.randn(2000, 2, generator=dice)
+    rounded = x[:64]
+    twins = Twins(rounded, rounded + torch.tensor([0.0, 3.0]))
+
+    def apart(given: Twins | None) -> float:
+        head = LinearClassifier(2, 1)
+        fit_head(
+            head,
+            x,
+            lambda logits: functional.binary_cross_entropy_with_logits(logits[:, 0], wanted),
+            given,
+        )
+        with torch.no_grad():
+            right = ((head(x)[:, 0] > 0) == (wanted > 0)).float().mean()
+            assert float(right) > 0.8
+            return float((head(twins.rounded) - head(twins.exact)).abs().mean())
+
+    assert apart(None) > 5
+    assert apart(twins) < 1
 
 
 def test_the_heads_of_a_layer_are_fitted_to_all_views(
@@ -1090,9 +1117,59 @@ def test_the_heads_of_a_layer_are_fitted_to_all_views(
             given = network.density(pooled.flatten(0, 1))
         return float(functional.cross_entropy(given, densities))
 
+    varied = pooled[:2] + 5 * torch.randn(pooled[:2].shape, generator=torch.Generator())
+    twins = Twins(pooled[0], pooled[0])
     before = entropy()
-    fit_heads(network, women, torch.device("cpu"))
+    fit_heads(network, women, Checks(varied, twins), torch.device("cpu"))
     assert entropy() < 0.5 * before
+
+
+def test_heads_are_fitted_to_what_is_true_of_varied_views_too(
+    network: DemoNetwork, women: FeatureSet
+) -> None:
+    """A channel tells the density of views as they are, and another one of those that are varied:
+    the head must use the other."""
+    pooled, (_, densities) = women.pooled(), _labels(women)
+    known = functional.one_hot(densities, 4).float().unflatten(0, (-1, 4))
+    plain, varied = torch.zeros_like(pooled), torch.zeros_like(pooled)
+    plain[..., :4] = plain[..., 4:8] = varied[..., 4:8] = known
+    varied[..., :4] = known.roll(1, dims=0)  # of another woman
+    given = replace(women, averages=[plain.numpy()])
+    with torch.no_grad():
+        network.density.classifier.classification_head.weight.zero_()
+    fit_heads(network, given, Checks(varied, Twins(plain[0], plain[0])), torch.device("cpu"))
+    weights = network.density.classifier.classification_head.weight.detach()
+    assert float(weights[:, 4:8].abs().mean()) > 2 * float(weights[:, :4].abs().mean())
+
+
+def test_twins_are_of_both_precisions_and_rounding_goes_on() -> None:
+    network, cpu = small_network(), torch.device("cpu")
+    studies = [drawn_study(1, malignant=True), drawn_study(2, malignant=False)]
+    crops_of = CropLosses(network, studies, CropPlan(SIDE, 4), cpu)
+    settle_norms(network, crops_of, 4, np.random.default_rng(0))
+    exact = TorchEncoder(network, cpu)(studies).pooled
+    begin_rounding(network, studies, cpu)
+    encoder = TorchEncoder(network, cpu)
+    checks = make_checks(network, encoder, studies, twins=1, seed=3)
+    assert torch.equal(checks.twins.exact, exact[0])
+    assert torch.equal(checks.twins.rounded, encoder(studies[:1]).pooled[0])
+    assert not torch.equal(*checks.twins)
+    assert network.rounding.on
+    again = make_checks(network, encoder, studies, twins=1, seed=3)
+    assert checks.varied.shape == exact.shape
+    assert torch.equal(checks.varied, again.varied)
+    assert not torch.allclose(checks.varied, encoder(studies).pooled)
+
+
+def test_varied_images_are_the_pictures_that_torch_varies() -> None:
+    study = drawn_study(1, malignant=True)
+    images = varied_images(study, np.random.default_rng(3))
+    views = whole_views([study], ("mass",), np.random.default_rng(3))
+    grey = views.grey(torch.device("cpu"))[:, 0].numpy()
+    for image, wanted in zip(images, grey, strict=True):
+        assert image.dtype == np.uint8
+        assert np.abs(image / 255 - wanted).max() <= 0.5 / 255 + 1e-6
+    assert not np.array_equal(images[0], study.views[STANDARD_VIEWS[0]].image)
 
 
 def test_ranges_begin_on_whole_views_and_follow_them_alone(network: DemoNetwork) -> None:

@@ -18,7 +18,7 @@ from .stages import risks
 
 __all__ = ["Checks", "fit_heads", "make_checks"]
 
-_VARIED: Final = 0.75  # share of the loss
+_SHARE_OF_VARIED: Final = 0.75  # of the loss
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def fit_heads(
     Diagnosis was trained beside the encoder, a study or two a step, and lags behind it; but fitted
     to plain INT8 features alone, it leans on what is nowhere else. Measured, fitted to 2325
     phantoms and on others, before, fitted to them alone, and with 500 of them varied too and 250
-    as twins:
+    as twins (of which each weight did not yet have its price, see `fit_head`):
 
     ==================================  ======  ===========  =============
     phantoms                            before  plain alone  with `checks`
@@ -86,7 +86,7 @@ def fit_heads(
         torch.cat([labels, labels[: len(varied)]]).to(device) for labels in _labels(features)
     )
     counts = [len(plain), len(varied)]
-    shares = torch.tensor([1 - _VARIED, _VARIED]) / torch.tensor(counts)
+    shares = torch.tensor([1 - _SHARE_OF_VARIED, _SHARE_OF_VARIED]) / torch.tensor(counts)
     weights = shares.repeat_interleave(torch.tensor(counts)).to(device)
 
     def called(logits: Tensor) -> Tensor:

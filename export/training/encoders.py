@@ -28,7 +28,6 @@ from mammofm_lite.views import STANDARD_VIEWS
 
 from .batches import varied_images, whole_views
 from .data import Study, UInt8Array
-from .fitting import Twins
 from .network import DemoNetwork
 
 __all__ = [
@@ -37,8 +36,8 @@ __all__ = [
     "GraphEncoder",
     "TorchEncoder",
     "encoder_of",
+    "pooled_exactly",
     "quantized_encoder",
-    "twins_of",
 ]
 
 _TOGETHER: Final = 20
@@ -94,16 +93,15 @@ class TorchEncoder:
         return Encoded(maps, pooled)
 
 
-def twins_of(network: DemoNetwork, studies: Sequence[Study], encoder: FrozenEncoder) -> Twins:
-    """What two encoders pool of all views: this one, and that of a network without rounding."""
+def pooled_exactly(network: DemoNetwork, studies: Sequence[Study]) -> Tensor:
+    """What a network pools of all views without rounding: ``[studies, 4, channels]``."""
     exact = TorchEncoder(network, next(network.parameters()).device)
     rounding, rounds = network.rounding, network.rounding.on
     rounding.on = False
     try:
-        plain = exact(studies).pooled
+        return torch.cat([exact([study]).pooled for study in studies])
     finally:
         rounding.on = rounds
-    return Twins(encoder(studies).pooled.flatten(0, 1), plain.flatten(0, 1))
 
 
 def _digest(*modules: nn.Module) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .data import Study
-from .encoders import FrozenEncoder, twins_of
+from .encoders import FrozenEncoder, pooled_exactly
 from .features import FeatureSet
 from .fitting import Twins, fit_head
 from .network import DENSITIES, DemoNetwork
@@ -28,13 +28,13 @@ class Checks:
     Attributes
     ----------
     varied
-        What the encoder pools of some of the studies, varied ``[studies, 4, channels]``.
-    twins
-        What it pools of some, rounded and not.
+        What the encoder pools of the first studies, varied ``[studies, 4, channels]``.
+    exact
+        What it pools of the first ones without rounding, the same.
     """
 
     varied: Tensor
-    twins: Twins
+    exact: Tensor
 
 
 def make_checks(
@@ -42,13 +42,13 @@ def make_checks(
     encoder: FrozenEncoder,
     studies: Sequence[Study],
     *,
-    twins: int,
+    exact: int,
     seed: int,
 ) -> Checks:
-    """Encode studies varied, and the first of them in both precisions."""
+    """Encode studies varied, and so many of them without rounding."""
     random = np.random.default_rng(seed)
     varied = torch.cat([encoder([study], random).pooled for study in studies])
-    return Checks(varied, twins_of(network, studies[:twins], encoder))
+    return Checks(varied, pooled_exactly(network, studies[:exact]))
 
 
 def fit_heads(
@@ -79,9 +79,10 @@ def fit_heads(
     checks
         Of the first of the same studies.
     """
-    plain, varied = features.pooled().flatten(0, 1), checks.varied.flatten(0, 1)
+    plain = features.pooled().flatten(0, 1)
+    varied, exact = checks.varied.flatten(0, 1), checks.exact.flatten(0, 1)
     pooled = torch.cat([plain, varied]).to(device)
-    twins = Twins(*(one.to(device) for one in checks.twins))
+    twins = Twins(plain[: len(exact)].to(device), exact.to(device))
     malignant, densities = (
         torch.cat([labels, labels[: len(varied)]]).to(device) for labels in _labels(features)
     )

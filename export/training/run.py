@@ -230,7 +230,7 @@ class Training:
         features = make_features(folder, encoder, network.prognosis, encoded, counter)
         mirrored = self.recipe.preprocessing.mirror == "right"
         some = encoded[:_VARIED]
-        checks = make_checks(network, encoder, some, twins=_TWINS, seed=self.plan.seed)
+        checks = make_checks(network, encoder, some, exact=_TWINS, seed=self.plan.seed)
         fit_heads(network, features, checks, self.device)
         if self.start is not None and writes_alike(self.start, words):
             read_report(network.report, self.start)

@@ -1141,9 +1141,8 @@ def test_the_heads_of_a_layer_are_fitted_to_all_views(
         return float(functional.cross_entropy(given, densities))
 
     varied = pooled[:2] + 5 * torch.randn(pooled[:2].shape, generator=torch.Generator())
-    twins = Twins(pooled[0], pooled[0])
     before = entropy()
-    fit_heads(network, women, Checks(varied, twins), torch.device("cpu"))
+    fit_heads(network, women, Checks(varied, pooled[:1]), torch.device("cpu"))
     assert entropy() < 0.5 * before
 
 
@@ -1160,12 +1159,12 @@ def test_heads_are_fitted_to_what_is_true_of_varied_views_too(
     given = replace(women, averages=[plain.numpy()])
     with torch.no_grad():
         network.density.classifier.classification_head.weight.zero_()
-    fit_heads(network, given, Checks(varied, Twins(plain[0], plain[0])), torch.device("cpu"))
+    fit_heads(network, given, Checks(varied, plain[:1]), torch.device("cpu"))
     weights = network.density.classifier.classification_head.weight.detach()
     assert float(weights[:, 4:8].abs().mean()) > 2 * float(weights[:, :4].abs().mean())
 
 
-def test_twins_are_of_both_precisions_and_rounding_goes_on() -> None:
+def test_checks_are_varied_or_exact_and_rounding_goes_on() -> None:
     network, cpu = small_network(), torch.device("cpu")
     studies = [drawn_study(1, malignant=True), drawn_study(2, malignant=False)]
     crops_of = CropLosses(network, studies, CropPlan(SIDE, 4), cpu)
@@ -1173,12 +1172,11 @@ def test_twins_are_of_both_precisions_and_rounding_goes_on() -> None:
     exact = TorchEncoder(network, cpu)(studies).pooled
     begin_rounding(network, studies, cpu)
     encoder = TorchEncoder(network, cpu)
-    checks = make_checks(network, encoder, studies, twins=1, seed=3)
-    assert torch.equal(checks.twins.exact, exact[0])
-    assert torch.equal(checks.twins.rounded, encoder(studies[:1]).pooled[0])
-    assert not torch.equal(*checks.twins)
+    checks = make_checks(network, encoder, studies, exact=1, seed=3)
+    assert torch.equal(checks.exact, exact[:1])
+    assert not torch.equal(checks.exact, encoder(studies[:1]).pooled)
     assert network.rounding.on
-    again = make_checks(network, encoder, studies, twins=1, seed=3)
+    again = make_checks(network, encoder, studies, exact=1, seed=3)
     assert checks.varied.shape == exact.shape
     assert torch.equal(checks.varied, again.varied)
     assert not torch.allclose(checks.varied, encoder(studies).pooled)

@@ -57,7 +57,7 @@ class _Point(nn.Module):
             return
         keep = min(_KEPT_OF_MEANS, float(self.seen / (1 + self.seen)))
         self.seen += 1
-        flat = values.flatten(1)
+        flat = values.permute(0, 2, 3, 1).flatten(1)  # in the order of memory: without a copy
         self.low.lerp_(flat.amin(1).mean().clamp(max=0), 1 - keep)
         self.high.lerp_(flat.amax(1).mean().clamp(min=0), 1 - keep)
 

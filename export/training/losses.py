@@ -27,6 +27,7 @@ __all__ = [
     "dense_targets",
     "detection_loss",
     "match_anchors",
+    "offset_loss",
     "overlaps",
 ]
 
@@ -39,6 +40,8 @@ _OBJECT_IOU: Final = 0.5
 _BACKGROUND_IOU: Final = 0.4
 _DELTA_STD: Final = (0.1, 0.1, 0.2, 0.2)
 _BETA: Final = 1 / 9
+_FARTHEST: Final = 2.0  # cells
+_QUIET: Final = 0.1  # of what cells without a lesion say
 _BACKGROUND: Final = -1
 _NOTHING: Final = -2
 NO_BOX: Final = -1
@@ -215,9 +218,20 @@ def dense_targets(aims: Aims, cells: Size, size: Size) -> Tensor:
 
     A cell belongs to a box when its centre lies inside; the cell of the box's centre always does.
     """
-    scaled = aims.boxes * torch.tensor(
-        [cells[1] / size[1], cells[0] / size[0]] * 2, device=aims.boxes.device
-    )
+    rows, columns = _covered(aims, cells, size)
+    said = torch.einsum("bmc,bmy,bmx->bcyx", aims.flags, rows, columns)
+    return said.clamp(max=1)
+
+
+def _in_cells(boxes: Tensor, cells: Size, size: Size) -> Tensor:
+    """Boxes in pixels of pictures, in cells of their maps."""
+    per_pixel = [cells[1] / size[1], cells[0] / size[0]]
+    return boxes * torch.tensor(per_pixel * 2, device=boxes.device)
+
+
+def _covered(aims: Aims, cells: Size, size: Size) -> tuple[Tensor, Tensor]:
+    """Which rows ``[pictures, most, rows]`` and which columns belong to each box: 0 or 1."""
+    scaled = _in_cells(aims.boxes, cells, size)
     middle = torch.floor((scaled[..., :2] + scaled[..., 2:]) / 2)
     low = torch.minimum(torch.ceil(scaled[..., :2] - 0.5), middle)
     high = torch.maximum(torch.ceil(scaled[..., 2:] - 0.5), middle + 1)
@@ -226,9 +240,34 @@ def dense_targets(aims: Aims, cells: Size, size: Size) -> Tensor:
         place = torch.arange(count, device=scaled.device)
         return ((place >= low[..., axis, None]) & (place < high[..., axis, None])).float()
 
-    columns, rows = covered(0, cells[1]), covered(1, cells[0])
-    said = torch.einsum("bmc,bmy,bmx->bcyx", aims.flags, rows, columns)
-    return said.clamp(max=1)
+    return covered(1, cells[0]), covered(0, cells[1])
+
+
+def offset_loss(offsets: Tensor, aims: Aims, size: Size) -> Tensor:
+    """How wrongly cells of lesions say how far they lie from the middle of one.
+
+    Parameters
+    ----------
+    offsets
+        Columns to the right and rows down, in cells: ``[pictures, 2, rows, columns]``. From two
+        cells on all are alike, and cells without a lesion are to say 0.
+    """
+    rows, columns = _covered(aims, (cells := tuple(offsets.shape[2:])), size)
+    scaled = _in_cells(aims.boxes, cells, size)
+    real = (aims.labels != NO_BOX).float()
+    own = torch.einsum("bm,bmy,bmx->bmyx", real, rows, columns)
+    middles = ((scaled[..., :2] + scaled[..., 2:]) / 2)[..., None]
+    apart = torch.zeros_like(own)
+    for axis, count in enumerate((cells[1], cells[0])):
+        wanted = middles[..., axis, :] - torch.arange(count, device=own.device) - 0.5
+        wanted = wanted.clamp(-_FARTHEST, _FARTHEST).unsqueeze(2 if axis == 0 else 3)
+        given = offsets[:, None, axis].float()
+        apart = apart + functional.smooth_l1_loss(
+            *torch.broadcast_tensors(given, wanted), beta=_BETA, reduction="none"
+        )
+    elsewhere = own.sum(dim=1, keepdim=True) == 0
+    quiet = (offsets.float().square() * elsewhere).mean()
+    return (own * apart).sum() / own.sum().clamp(min=len(own)) + _QUIET * quiet
 
 
 def dense_loss(logits: Tensor, aims: Aims, size: Size) -> Tensor:

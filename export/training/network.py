@@ -270,6 +270,7 @@ class DemoNetwork(nn.Module):
         self.localization = RetinaNet(detector)
         self.dense_c3 = nn.Conv2d(config.pyramid_channels[0], len(DENSE_CLASSES), 1)
         self.dense_map = nn.Conv2d(channels, len(DENSE_CLASSES), 1)
+        self.dense_offsets = nn.Conv2d(channels, 2, 1)
         self.prognosis = Prognoses(recipe.prognosis, channels)
         self.outputs = spec.outputs
         self.size = (recipe.preprocessing.height, recipe.preprocessing.width)
@@ -288,6 +289,8 @@ class DemoNetwork(nn.Module):
         nn.init.zeros_(regression.output.bias)
         for layer in (classification.output, self.dense_c3, self.dense_map):
             _rare(layer)
+        nn.init.normal_(self.dense_offsets.weight, std=0.01)
+        nn.init.zeros_(self.dense_offsets.bias)
         for embedding in (m for m in self.report.modules() if isinstance(m, nn.Embedding)):
             nn.init.normal_(embedding.weight, std=0.1)
 

@@ -38,6 +38,7 @@ _STEPS: Final = 800
 _TOGETHER: Final = 32
 _RATE: Final = 0.03
 _ELSEWHERE: Final = 0.01
+_LESIONS: Final = 0.005  # share of the cells of all views that a lesion is in, or less
 _OTHER_VIEWS: Final = 12.0  # logits below which cells of other views are not looked at
 
 
@@ -99,13 +100,12 @@ def start_report(network: DemoNetwork, views: NippleViews) -> None:
     the nipple's, and its row counted from there.
     """
     report = network.report
-    count, width = len(network.dense_map.weight), 1 + 2 * _WAVES
-    layout = _Layout(count, report.config.dim - 2 * width - 2)
+    layout = _layout(network)
     if layout.places < layout.relative + 1:
         raise ExportError(f"a report of {report.config.dim} numbers a token has no room for places")
-    renew_evidence(network)
     with torch.no_grad():
         _start_places(report, layout)
+    renew_evidence(network, views)
     _look_for_nipple(report, layout, views)
 
 
@@ -137,14 +137,41 @@ class _Layout:
         return self.side + 1
 
 
+def _layout(network: DemoNetwork) -> _Layout:
+    width = 1 + 2 * _WAVES
+    return _Layout(len(network.dense_map.weight), network.report.config.dim - 2 * width - 2)
+
+
 @torch.no_grad()
-def renew_evidence(network: DemoNetwork) -> None:
-    """Let the first numbers of a visual token be what its cell says as the encoder is now."""
+def renew_evidence(network: DemoNetwork, views: NippleViews) -> None:
+    """Let the first numbers of a visual token be what its cell says as the encoder is now, and let
+    the ramps that say where a cell lies say where in it the middle of its lesion lies."""
     projection, cells = network.report.projection, network.dense_map
     assert cells.bias is not None
     count = len(cells.bias)
     projection.weight[:count] = _EVIDENCE * cells.weight.flatten(1)
     projection.bias[:count] = _EVIDENCE * (cells.bias - logit_of_rare())
+    _move_within_cells(network, views.to(projection.weight.device).maps)
+
+
+def _move_within_cells(network: DemoNetwork, maps: Tensor) -> None:
+    """A token's numbers are divided by their spread before its place is added to them: what the
+    cells of lesions say of their offsets is multiplied by the spread that such cells have."""
+    report, layout, offsets = network.report, _layout(network), network.dense_offsets
+    assert offsets.bias is not None
+    config, norm = report.config, report.projection_norm.weight
+    tokens = report.projection(maps.flatten(2).transpose(1, 2)).flatten(0, 1)
+    says = network.dense_map(maps).amax(dim=1).flatten()
+    spread = tokens[says >= says.quantile(1 - _LESIONS)].std(dim=1).mean()
+    ramps = (
+        (layout.column, 0, _PLACE, config.columns),
+        (layout.places, 1, _PLACE, config.rows),
+        (layout.relative, 1, _RELATIVE, config.rows),
+    )
+    for place, axis, steep, count in ramps:
+        scale = spread / norm[place] * steep * 2 / (count - 1)
+        report.projection.weight[place] = scale * offsets.weight[axis].flatten()
+        report.projection.bias[place] = scale * offsets.bias[axis]
 
 
 def _start_places(report: ReportModel, layout: _Layout) -> None:

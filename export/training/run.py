@@ -232,11 +232,12 @@ class Training:
         some = encoded[:_VARIED]
         checks = make_checks(network, encoder, some, exact=_TWINS, seed=self.plan.seed)
         fit_heads(network, features, checks, self.device)
+        views = NippleViews.of(features, self._some(encoded))
         if self.start is not None and writes_alike(self.start, words):
             read_report(network.report, self.start)
-            renew_evidence(network)
+            renew_evidence(network, views)
         else:
-            start_report(network, NippleViews.of(features, self._some(encoded)))
+            start_report(network, views)
         taught = TaughtReport(network.report).to(self.device)
         writing, count = Writing(words), self.plan.women
         losses = ReportLosses(taught, features, writing, count, mirrored, self.device)

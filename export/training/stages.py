@@ -16,7 +16,7 @@ from mammofm_lite.phantom import PhantomTruth
 from .batches import CropPlan, Pictures, crops, whole_views
 from .data import Study
 from .fitting import fit_head, minimise
-from .losses import Aims, dense_loss, dense_targets, detection_loss
+from .losses import Aims, dense_loss, dense_targets, detection_loss, offset_loss
 from .network import DENSE_CLASSES, RISK_CLASSES, DemoNetwork
 
 __all__ = [
@@ -53,6 +53,7 @@ def _lesion_losses(network: DemoNetwork, features: Features, aims: Aims, size: S
     return {
         "boxes": detection_loss(network.localization, pyramid, aims, size),
         "cells": 0.5 * fine + 0.5 * coarse,
+        "offsets": 0.5 * offset_loss(network.dense_offsets(features.map), aims, size),
         "cells of risk": 0.5 * dense_loss(network.risk_cells(features.map), risky, size),
     }
 

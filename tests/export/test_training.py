@@ -61,7 +61,12 @@ from mammofm_lite.export.training.points import (
     study_probability,
 )
 from mammofm_lite.export.training.rare import RARE, rare_seeds
-from mammofm_lite.export.training.report_start import NippleViews, nipple_row, start_report
+from mammofm_lite.export.training.report_start import (
+    NippleViews,
+    nipple_row,
+    renew_evidence,
+    start_report,
+)
 from mammofm_lite.export.training.reports import (
     ReportLosses,
     TaughtReport,
@@ -172,7 +177,7 @@ def test_two_studies_are_learned_by_heart(network: DemoNetwork, tmp_path: Path) 
     hold_norms(network)
     held = network.encoder._bn0.running_mean.clone()
     found = judged(ViewLosses(network, studies, 1, device))
-    of_lesions = {"boxes", "cells", "cells of risk", "malignancy"}
+    of_lesions = {"boxes", "cells", "offsets", "cells of risk", "malignancy"}
     assert set(found) == {*of_lesions, "density", "risk", "risk of windows"}
     sum(found.values()).backward()
     heads = network.prognosis.heads
@@ -523,6 +528,23 @@ def test_cells_of_a_box_say_what_it_is() -> None:
     assert wanted.sum() == 5
 
 
+def test_cells_of_a_box_say_how_far_they_lie_from_its_middle() -> None:
+    """The middle lies where four cells meet: half a cell from each, along rows and columns."""
+    boxes = np.array([[16, 32, 48, 64], [5, 5, 6, 6]], np.float32)
+    flags = np.ones((2, len(DENSE_CLASSES)), np.float32)
+    aims = losses.aims_of(
+        [losses.Targets(boxes, np.array([0, losses.NO_BOX]), flags, malignant=False)]
+    )
+    offsets = torch.zeros(1, 2, 6, 6)
+    nothing = float(losses.offset_loss(offsets, aims, (96, 96)))
+    assert nothing == pytest.approx(2 * (0.5 - 1 / 18))  # smooth L1 along both, beta 1/9
+    offsets[0, 0, 2:4, 1:3] = torch.tensor([[0.5, -0.5], [0.5, -0.5]])
+    offsets[0, 1, 2:4, 1:3] = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
+    assert float(losses.offset_loss(offsets, aims, (96, 96))) == 0
+    offsets[0, 1, 0, 0] = 3.0  # no lesion is there, what else there may be
+    assert float(losses.offset_loss(offsets, aims, (96, 96))) == pytest.approx(0.1 * 9 / 72)
+
+
 # -------------------- the heads against the modules that are exported
 
 
@@ -615,7 +637,7 @@ def test_weights_that_know_views_learn_crops_as_part_of_them(network: DemoNetwor
     losses = CropLosses(network, studies, CropPlan(64, 4), cpu, views)
     drawn = losses.draw(np.random.default_rng(0))
     given = losses(drawn)
-    assert set(given) == {"boxes", "cells", "cells of risk", "malignancy"}
+    assert set(given) == {"boxes", "cells", "offsets", "cells of risk", "malignancy"}
     share = 64 * 64 / (size[0] * size[1])
     pooled = network.features(drawn.grey(cpu)).pooled
     beside = views[: len(pooled)]
@@ -967,6 +989,32 @@ def test_a_report_begins_with_what_cells_say(network: DemoNetwork) -> None:
         token = network.report.projection(maps.flatten(2).transpose(1, 2))
     wanted = 0.5 * (said - math.log(0.01 / 0.99))
     torch.testing.assert_close(token[..., : len(DENSE_CLASSES)], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_of_lesions_lie_where_in_their_cells_these_do(network: DemoNetwork) -> None:
+    """As if the ramps of rows and columns were read between cells."""
+    views, report, dice = nipple_views(network), network.report, torch.Generator().manual_seed(1)
+    start_report(network, views)
+    config, lesions = report.config, torch.rand(views.maps[:, 0].shape, generator=dice) < 0.01
+    views.maps[:, 5] = 40.0 * lesions
+    with torch.no_grad():
+        network.dense_map.weight[:, 5] = 0.1
+        network.dense_offsets.weight.zero_()
+        for axis, channel in enumerate((3, 4)):
+            network.dense_offsets.weight[axis, channel] = 0.5
+        network.dense_offsets.bias.zero_()
+        renew_evidence(network, views)
+        cells = views.maps.permute(0, 2, 3, 1)[lesions]
+        tokens = report.projection_norm(report.projection(cells))
+    places, relative = config.dim - 12, len(DENSE_CLASSES) + 1
+    for place, channel, steep, count in (
+        (places, 4, 1.5, config.rows),
+        (relative, 4, 4.0, config.rows),
+        (places + 5, 3, 1.5, config.columns),
+    ):
+        moved = tokens[:, place] * (count - 1) / (2 * steep)
+        slope = np.polyfit(cells[:, channel].numpy(), moved.numpy(), 1)[0]
+        assert slope == pytest.approx(0.5, rel=0.1)
 
 
 def test_a_report_begins_with_places(network: DemoNetwork) -> None:

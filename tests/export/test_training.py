@@ -75,6 +75,7 @@ from mammofm_lite.export.training.reports import (
     _woman,
     looking_elsewhere,
     misplaced,
+    worded,
 )
 from mammofm_lite.export.training.stages import (
     CropLosses,
@@ -822,6 +823,25 @@ def test_the_decoder_learns_what_it_may_choose(network: DemoNetwork, women: Feat
     text = writing.write(taught.report, maps, STANDARD_VIEWS)
     grammar = ReportWords().grammar
     assert read_report(grammar, grammar.language(STANDARD_VIEWS), text).composition in "abcd"
+
+
+def test_words_of_lesions_count_more(network: DemoNetwork, women: FeatureSet) -> None:
+    taught, writing = TaughtReport(network.report), Writing(ReportWords())
+    losses = ReportLosses(taught, women, writing, 6, mirrored=True, device=torch.device("cpu"))
+    drawn = losses.draw(np.random.default_rng(0))
+    places, telling = drawn.places.tolist(), drawn.telling.tolist()
+    assert 0 < len(telling) < len(places)
+    heavier = [place in telling for place in places]
+    assert drawn.weights.tolist() == pytest.approx([1.4 if one else 1.0 for one in heavier])
+
+
+def test_what_counts_more_is_told_when_it_is_less_likely() -> None:
+    """Of two women alike one has a finding: told as likely as its weight is of both."""
+    logit = torch.tensor(math.log(1.4), requires_grad=True)
+    logits = torch.stack([logit, torch.zeros(())]).expand(2, 2)
+    worded(logits, torch.tensor([0, 1]), torch.tensor([1.4, 1.0])).backward()
+    assert logit.grad is not None
+    assert float(logit.grad) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_choice_is_where_more_than_one_token_may_come(women: FeatureSet) -> None:

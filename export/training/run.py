@@ -28,7 +28,7 @@ from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
 from .read_back import read_back, read_report, writes_alike
-from .report_start import NippleViews, renew_evidence, start_report
+from .report_start import NippleViews, renew_report, start_report
 from .reports import REPORT_RATES, ReportLosses, TaughtReport, Writing
 from .stages import (
     CropLosses,
@@ -235,7 +235,7 @@ class Training:
         views = NippleViews.of(features, self._some(encoded))
         if self.start is not None and writes_alike(self.start, words):
             read_report(network.report, self.start)
-            renew_evidence(network, views)
+            renew_report(network, views)
         else:
             start_report(network, views)
         taught = TaughtReport(network.report).to(self.device)

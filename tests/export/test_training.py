@@ -64,7 +64,7 @@ from mammofm_lite.export.training.rare import RARE, rare_seeds
 from mammofm_lite.export.training.report_start import (
     NippleViews,
     nipple_row,
-    renew_evidence,
+    renew_report,
     start_report,
 )
 from mammofm_lite.export.training.reports import (
@@ -1023,7 +1023,8 @@ def test_tokens_of_lesions_lie_where_in_their_cells_these_do(network: DemoNetwor
         for axis, channel in enumerate((3, 4)):
             network.dense_offsets.weight[axis, channel] = 0.5
         network.dense_offsets.bias.zero_()
-        renew_evidence(network, views)
+    renew_report(network, views)
+    with torch.no_grad():
         cells = views.maps.permute(0, 2, 3, 1)[lesions]
         tokens = report.projection_norm(report.projection(cells))
     places, relative = config.dim - 12, len(DENSE_CLASSES) + 1

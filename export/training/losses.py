@@ -252,7 +252,8 @@ def offset_loss(offsets: Tensor, aims: Aims, size: Size) -> Tensor:
         Columns to the right and rows down, in cells: ``[pictures, 2, rows, columns]``. From two
         cells on all are alike, and cells without a lesion are to say 0.
     """
-    rows, columns = _covered(aims, (cells := tuple(offsets.shape[2:])), size)
+    cells = (int(offsets.shape[2]), int(offsets.shape[3]))
+    rows, columns = _covered(aims, cells, size)
     scaled = _in_cells(aims.boxes, cells, size)
     real = (aims.labels != NO_BOX).float()
     own = torch.einsum("bm,bmy,bmx->bmyx", real, rows, columns)

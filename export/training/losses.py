@@ -257,15 +257,12 @@ def offset_loss(offsets: Tensor, aims: Aims, size: Size) -> Tensor:
     scaled = _in_cells(aims.boxes, cells, size)
     real = (aims.labels != NO_BOX).float()
     own = torch.einsum("bm,bmy,bmx->bmyx", real, rows, columns)
-    middles = ((scaled[..., :2] + scaled[..., 2:]) / 2)[..., None]
-    apart = torch.zeros_like(own)
-    for axis, count in enumerate((cells[1], cells[0])):
-        wanted = middles[..., axis, :] - torch.arange(count, device=own.device) - 0.5
-        wanted = wanted.clamp(-_FARTHEST, _FARTHEST).unsqueeze(2 if axis == 0 else 3)
-        given = offsets[:, None, axis].float()
-        apart = apart + functional.smooth_l1_loss(
-            *torch.broadcast_tensors(given, wanted), beta=_BETA, reduction="none"
-        )
+    middles = (scaled[..., :2] + scaled[..., 2:]) / 2
+    along = (torch.arange(count, device=own.device) + 0.5 for count in reversed(cells))
+    centres = torch.stack(torch.meshgrid(*along, indexing="xy"))
+    wanted = (middles[..., None, None] - centres).clamp(-_FARTHEST, _FARTHEST)
+    given = offsets[:, None].float().expand_as(wanted)
+    apart = functional.smooth_l1_loss(given, wanted, beta=_BETA, reduction="none").sum(dim=2)
     elsewhere = own.sum(dim=1, keepdim=True) == 0
     quiet = (offsets.float().square() * elsewhere).mean()
     return (own * apart).sum() / own.sum().clamp(min=len(own)) + _QUIET * quiet

@@ -148,12 +148,13 @@ def renew_report(network: DemoNetwork, views: NippleViews) -> None:
     channels, strayed by 2.1 cells (standard deviation of the row, 240 views of phantoms), more than
     if it were always in the same row (1.4); looked for anew, by 0.6.
     """
-    _renew_evidence(network, views)
+    views = views.to(network.report.projection.weight.device)
+    _renew_evidence(network, views.maps)
     _look_for_nipple(network.report, _layout(network), views)
 
 
 @torch.no_grad()
-def _renew_evidence(network: DemoNetwork, views: NippleViews) -> None:
+def _renew_evidence(network: DemoNetwork, maps: Tensor) -> None:
     """Let the first numbers of a visual token be what its cell says as the encoder is now, and let
     the ramps that say where a cell lies say where in it the middle of its lesion lies."""
     projection, cells = network.report.projection, network.dense_map
@@ -161,7 +162,7 @@ def _renew_evidence(network: DemoNetwork, views: NippleViews) -> None:
     count = len(cells.bias)
     projection.weight[:count] = _EVIDENCE * cells.weight.flatten(1)
     projection.bias[:count] = _EVIDENCE * (cells.bias - logit_of_rare())
-    _move_within_cells(network, views.to(projection.weight.device).maps)
+    _move_within_cells(network, maps)
 
 
 def _move_within_cells(network: DemoNetwork, maps: Tensor) -> None:
@@ -218,7 +219,7 @@ def _look_for_nipple(report: ReportModel, layout: _Layout, views: NippleViews) -
     """Let the first head of the first fusion layer look, from every cell, for the nipple of its
     view, and count the cell's row from there: in a number of its own, finely, and in the ramp of
     rows, as if all nipples were at the same height."""
-    sight = _Sight(report, layout, views.to(report.projection.weight.device))
+    sight = _Sight(report, layout, views)
     sight.learn()
     with torch.no_grad():
         tokens = sight.tokens(slice(None), sight.answers(slice(None)))

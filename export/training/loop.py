@@ -280,16 +280,31 @@ def _learn(run: _Run, steps: Iterator[Any], path: Path, tell: Tell) -> None:
             told = now
 
 
+@contextmanager
+def _short_products() -> Iterator[None]:
+    """Let a processor that multiplies in bfloat16 do so: what is added up stays float32."""
+    kinds = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "bf16"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+
 def _step(run: _Run, drawn: Any) -> None:
     stage = run.stage
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak"] * _schedule(run.progress)
-    losses = stage.loss(drawn)
-    total = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(total):
-        raise ExportError(f"{stage.name}: the loss of step {run.step} is not finite")
     run.optimizer.zero_grad()
-    total.backward()
+    with _short_products():
+        losses = stage.loss(drawn)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise ExportError(f"{stage.name}: the loss of step {run.step} is not finite")
+        total.backward()
     trained = [p for group in run.optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(trained, _LARGEST_GRADIENT)
     run.optimizer.step()

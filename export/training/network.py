@@ -25,6 +25,7 @@ from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .fitting import minimise
+from .folding import fold_norms
 from .rounding import Rounding
 
 __all__ = [
@@ -277,6 +278,7 @@ class DemoNetwork(nn.Module):
         self.report = ReportModel(
             _report_config(recipe.report, config.feature_shapes(self.size)["map"], words)
         )
+        fold_norms(self.encoder)
         self.rounding = Rounding(self.encoder)
         self._start()
 

@@ -8,7 +8,7 @@ what flows between the layers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,19 +25,12 @@ from mammofm_lite.export.models.report import ReportModel
 from mammofm_lite.grammar import Grammar
 from mammofm_lite.views import STANDARD_VIEWS, laterality, projection
 
+from .folding import NORMED
 from .network import DemoNetwork, ReportWords
 
 __all__ = ["read_back", "read_report", "writes_alike"]
 
 _TINY: Final = 1e-12
-_NORMED: Final[Mapping[str, str]] = {
-    "_expand_conv": "_bn0",
-    "_depthwise_conv": "_bn1",
-    "_project_conv": "_bn2",
-    "_conv_stem": "_bn0",
-    "_conv_head": "_bn1",
-}
-"""Which batch norm of the encoder follows which convolution."""
 _BEFORE_PLACES: Final = "projection_norm"
 _OF_PLACES: Final = ("row_embedding", "column_embedding", "side_embedding", "view_embedding")
 """The layers of the report that `_read_places` reads together."""
@@ -142,10 +135,10 @@ def _read_encoder(encoder: EfficientNet, graph: _Graph) -> None:
         if not isinstance(layer, nn.Conv2d):
             continue
         block, _, own = name.rpartition(".")
-        if own not in _NORMED:
+        if own not in NORMED:
             _read_convolution(layer, [graph], f"encoder.{name}")
             continue
-        norm = ".".join(filter(None, (block, _NORMED[own])))
+        norm = ".".join(filter(None, (block, NORMED[own])))
         shifted = graph.operation(f"encoder.{norm}/aten::batch_norm/BatchNormInference")
         kernel = graph.constant(shifted.input_value(0).get_node(), 1)
         folded = modules[norm]

@@ -271,6 +271,23 @@ def test_a_stage_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:
         run_stage(_small_stage(nn.Linear(3, 2), 1), tmp_path / "y.state", print)
 
 
+def test_products_are_short_while_a_step_is_learned_and_exact_after_it(tmp_path: Path) -> None:
+    kinds = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul
+    before, seen = [kind.fp32_precision for kind in kinds], []
+
+    class _Looking(_Square):
+        def __call__(self, drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append([kind.fp32_precision for kind in kinds])
+            return super().__call__(drawn)
+
+    module = nn.Linear(3, 1)
+    stage = replace(_small_stage(module, 2), loss=_Looking(module, stop_at=2))
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, tmp_path / "s.state", print)
+    assert seen[0] == ["bf16", "bf16"]
+    assert [kind.fp32_precision for kind in kinds] == before
+
+
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     module = nn.Linear(3, 1)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from mammofm_lite.phantom._render import draw_plan
 __all__ = ["RARE", "rare_seeds"]
 
 RARE: Final[Mapping[str, float]] = MappingProxyType(
-    {"architectural_distortion": 0.5, "amorphous": 0.25, "focal_asymmetry": 0.25}
+    {"architectural_distortion": 0.2, "amorphous": 0.4, "focal_asymmetry": 0.4}
 )
 """Looks that are sought, and the share of the seeds that each is sought for."""
 

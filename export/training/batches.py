@@ -19,6 +19,7 @@ from mammofm_lite.views import STANDARD_VIEWS, ViewName
 from .data import Study
 from .losses import NO_BOX, Aims, Targets, aims_of
 from .network import DENSE_CLASSES, DENSITIES
+from .nipple import nipple_box
 
 __all__ = ["CropPlan", "Pictures", "crops", "targets_of", "varied_images", "whole_views"]
 
@@ -27,7 +28,7 @@ UInt8s = npt.NDArray[np.uint8]
 
 _ON_SOMETHING: Final = 0.7  # share of the crops that are drawn around a lesion or precursor
 _KEPT: Final = 0.5  # part of a box that a crop must hold for the box to count
-_PRECURSOR: Final = DENSE_CLASSES.index("precursor")
+_PRECURSOR, _NIPPLE = (DENSE_CLASSES.index(name) for name in ("precursor", "nipple"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +78,19 @@ def _scaled(stored: Tensor, limits: Tensor) -> Tensor:
 
 
 def targets_of(study: Study, view: ViewName, kinds: Sequence[str]) -> Targets:
-    """What a whole view shows."""
+    """What a whole view shows: lesions, then a precursor, then the nipple."""
     shown = study.views[view]
     lesions = [study.truth.lesions[index] for index in shown.lesions]
     early = len(shown.precursor)
-    flags = np.zeros((len(lesions) + early, len(DENSE_CLASSES)), np.float32)
+    flags = np.zeros((len(lesions) + early + 1, len(DENSE_CLASSES)), np.float32)
     for row, lesion in zip(flags, lesions, strict=False):
         row[:] = _flags(lesion)
-    flags[len(lesions) :, _PRECURSOR] = 1
-    labels = [kinds.index(lesion.kind) for lesion in lesions] + [NO_BOX] * early
+    flags[len(lesions) : -1, _PRECURSOR] = 1
+    flags[-1, _NIPPLE] = 1
+    labels = [kinds.index(lesion.kind) for lesion in lesions] + [NO_BOX] * (early + 1)
+    nipple = nipple_box(shown.image)
     return Targets(
-        boxes=_wide_enough(np.concatenate([shown.boxes, shown.precursor])),
+        boxes=_wide_enough(np.concatenate([shown.boxes, shown.precursor, nipple[None]])),
         labels=np.array(labels, np.int64),
         flags=flags,
         malignant=any(lesion.malignant for lesion in lesions),
@@ -183,8 +186,9 @@ def _crop(study: Study, size: int, kinds: Sequence[str], random: np.random.Gener
     whole, image = targets_of(study, view, kinds), study.views[view].image
     size = min(size, *image.shape)
     limit = np.array([image.shape[1] - size, image.shape[0] - size])
-    if len(whole.boxes) and random.random() < _ON_SOMETHING:
-        box = whole.boxes[int(random.integers(len(whole.boxes)))]
+    lesions = whole.boxes[:-1]
+    if len(lesions) and random.random() < _ON_SOMETHING:
+        box = lesions[int(random.integers(len(lesions)))]
         middle = (box[:2] + box[2:]) / 2 + random.uniform(-0.38, 0.38, 2) * size
         corner = np.clip(np.rint(middle - size / 2), 0, limit).astype(int)
     else:

@@ -244,19 +244,18 @@ def _covered(aims: Aims, cells: Size, size: Size) -> tuple[Tensor, Tensor]:
 
 
 def offset_loss(offsets: Tensor, aims: Aims, size: Size) -> Tensor:
-    """How wrongly cells of lesions say how far they lie from the middle of one.
+    """How wrongly cells of lesions, precursors and the nipple say how far they lie from the middle.
 
     Parameters
     ----------
     offsets
         Columns to the right and rows down, in cells: ``[pictures, 2, rows, columns]``. From two
-        cells on all are alike, and cells without a lesion are to say 0.
+        cells on all are alike, and cells of nothing are to say 0.
     """
     cells = (int(offsets.shape[2]), int(offsets.shape[3]))
     rows, columns = _covered(aims, cells, size)
     scaled = _in_cells(aims.boxes, cells, size)
-    real = (aims.labels != NO_BOX).float()
-    own = torch.einsum("bm,bmy,bmx->bmyx", real, rows, columns)
+    own = torch.einsum("bm,bmy,bmx->bmyx", aims.flags.amax(dim=2), rows, columns)
     middles = (scaled[..., :2] + scaled[..., 2:]) / 2
     along = (torch.arange(count, device=own.device) + 0.5 for count in reversed(cells))
     centres = torch.stack(torch.meshgrid(*along, indexing="xy"))

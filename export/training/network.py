@@ -53,6 +53,7 @@ DENSE_CLASSES: Final = (
     *KINDS,
     *("malignant", "suspicious", "precursor"),
     *(f"{name}: {value}" for name, values in DESCRIPTORS.items() for value in values),
+    "nipple",
 )
 """What every cell of a feature map is taught to say, so that lesions are learned where they are."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,22 +21,21 @@ from mammofm_lite.views import STANDARD_VIEWS
 
 from .data import Study
 from .features import FeatureSet
-from .network import DemoNetwork, logit_of_rare
+from .network import DENSE_CLASSES, DemoNetwork, logit_of_rare
+from .nipple import nipple_row
 
-__all__ = ["NippleViews", "nipple_row", "renew_report", "start_report"]
+__all__ = ["NippleViews", "renew_report", "start_report"]
 
+_NIPPLE: Final = DENSE_CLASSES.index("nipple")  # of the classes the last
 _EVIDENCE: Final = 0.5
 _PLACE: Final = 1.5
 _WAVES: Final = 2
 _RELATIVE: Final = 4.0  # a cell must tell on which side of the nipple it lies by half of one
 
-_TISSUE: Final = 12  # grey levels above the darkest: more than noise, less than skin
-_TIP: Final = 2  # pixels: rows that reach as far as the farthest, nearly
 _SPREAD: Final = 0.6  # of the wanted answer, in cells: a nipple between two has a share of both
 _STEPS: Final = 800
 _TOGETHER: Final = 32
 _RATE: Final = 0.03
-_ELSEWHERE: Final = 0.01
 _LESIONS: Final = 0.005  # share of the cells of all views that a lesion is in, or less
 _OTHER_VIEWS: Final = 12.0  # logits below which cells of other views are not looked at
 
@@ -81,14 +79,6 @@ class NippleViews:
         return shares.flatten(1)
 
 
-def nipple_row(image: npt.NDArray[np.uint8]) -> float:
-    """Row, in pixels from the upper edge, of the tissue farthest from the chest wall, which a
-    prepared view ``[height, width]`` has on the left; cropped to the breast, it ends there."""
-    tissue = image > int(image.min()) + _TISSUE
-    reach = np.where(tissue.any(axis=1), image.shape[1] - tissue[:, ::-1].argmax(axis=1), 0)
-    return float(np.flatnonzero(reach >= reach.max() - _TIP).mean()) + 0.5
-
-
 def start_report(network: DemoNetwork, views: NippleViews) -> None:
     """Let visual tokens begin with what is known.
 
@@ -96,8 +86,8 @@ def start_report(network: DemoNetwork, views: NippleViews) -> None:
     findings; that they are there the encoder knows already. The last are where the cell lies, as
     ramps and waves along rows and columns, and whose breast it shows in which projection: of random
     numbers for every row, as embeddings begin otherwise, a quadrant was not learned in ten minutes
-    (the right one of four in a quarter of the findings). Between them stands how much the cell is
-    the nipple's, and its row counted from there.
+    (the right one of four in a quarter of the findings). Between them stands the cell's row counted
+    from the nipple.
     """
     report = network.report
     layout = _layout(network)
@@ -116,12 +106,8 @@ class _Layout:
     places: int
 
     @property
-    def nipple(self) -> int:
-        return self.evidence
-
-    @property
     def relative(self) -> int:
-        return self.evidence + 1
+        return self.evidence
 
     @property
     def column(self) -> int:
@@ -144,9 +130,9 @@ def _layout(network: DemoNetwork) -> _Layout:
 def renew_report(network: DemoNetwork, views: NippleViews) -> None:
     """Let visual tokens say what `start_report` has them say, as the encoder is now.
 
-    What a bundle's report reads off them stays. Its nipple, looked for in another encoder's
-    channels, strayed by 2.1 cells (standard deviation of the row, 240 views of phantoms), more than
-    if it were always in the same row (1.4); looked for anew, by 0.6.
+    What a bundle's report reads off them stays. With the weights that it had for another encoder's
+    channels the nipple strayed by 2.1 cells (standard deviation of the row, 240 views of phantoms),
+    more than if it were always in the same row (1.4).
     """
     views = views.to(network.report.projection.weight.device)
     _renew_evidence(network, views.maps)
@@ -172,7 +158,7 @@ def _move_within_cells(network: DemoNetwork, maps: Tensor) -> None:
     assert offsets.bias is not None
     config, norm = report.config, report.projection_norm.weight
     tokens = report.projection(maps.flatten(2).transpose(1, 2)).flatten(0, 1)
-    says = network.dense_map(maps).amax(dim=1).flatten()
+    says = network.dense_map(maps)[:, :_NIPPLE].amax(dim=1).flatten()
     spread = tokens[says >= says.quantile(1 - _LESIONS)].std(dim=1).mean()
     ramps = (
         (layout.column, 0, _PLACE, config.columns),
@@ -186,7 +172,7 @@ def _move_within_cells(network: DemoNetwork, maps: Tensor) -> None:
 
 
 def _start_places(report: ReportModel, layout: _Layout) -> None:
-    own = [layout.nipple, layout.relative, *range(layout.places, report.config.dim)]
+    own = [layout.relative, *range(layout.places, report.config.dim)]
     report.projection.weight[own] = 0
     report.projection.bias[own] = 0
     places = {
@@ -221,15 +207,12 @@ def _look_for_nipple(report: ReportModel, layout: _Layout, views: NippleViews) -
     rows, as if all nipples were at the same height."""
     sight = _Sight(report, layout, views)
     sight.learn()
-    with torch.no_grad():
-        tokens = sight.tokens(slice(None), sight.answers(slice(None)))
-    strength = _OTHER_VIEWS / (2 * tokens[..., layout.side].square().mean())
+    strength = _OTHER_VIEWS / (2 * sight.tokens[..., layout.side].square().mean())
     fusion: Any = report.fusion[0]
     attention, width = fusion.attention, report.config.dim // report.config.heads
     share = _PLACE / _RELATIVE
     root = width**0.5  # by which the products of queries and keys are divided
     with torch.no_grad():
-        report.projection.weight[layout.nipple] = sight.weights
         for layer in (attention.query, attention.key, attention.value):
             layer.weight[:width] = 0
             layer.bias[:width] = 0
@@ -248,12 +231,10 @@ def _look_for_nipple(report: ReportModel, layout: _Layout, views: NippleViews) -
 
 
 class _Sight:
-    """What tells the nipple's cell from all others of a view.
+    """What tells the nipple's cell from all others of a view, by what their tokens say.
 
     Attributes
     ----------
-    weights
-        Of the channels of a cell ``[channels]``: the number of a token that says nipple.
     key
         Of the numbers of a token ``[dim]``: the score that is highest at the nipple.
     value
@@ -261,59 +242,43 @@ class _Sight:
     """
 
     def __init__(self, report: ReportModel, layout: _Layout, views: NippleViews) -> None:
-        self._report, self._nipple, self._views = report, layout.nipple, views
-        self._cells = views.maps.flatten(2)
-        self._scale = self._cells.transpose(0, 1).flatten(1).std(dim=1) + 1e-2
-        places = report._places().detach().unflatten(0, (len(STANDARD_VIEWS), -1))
-        self._places = places[torch.arange(len(views.rows)) % len(places)]
-        with torch.no_grad():
-            self._others = report.projection(self._cells.transpose(1, 2))
-        self._raw, self.key, self.value = (
-            self._cells.new_zeros(size, requires_grad=True)
-            for size in (len(self._scale), report.config.dim, report.config.dim)
+        self._views, self._rows = views, report.config.rows
+        self.tokens = _first_seen(report, views.maps)
+        self.key, self.value = (
+            self.tokens.new_zeros(report.config.dim, requires_grad=True) for _ in range(2)
         )
         with torch.no_grad():
-            self.key[layout.nipple] = 1
+            self.key[_NIPPLE] = 1
             self.key[layout.column] = 1
             self.value[layout.places] = -_RELATIVE / _PLACE
 
-    @property
-    def weights(self) -> Tensor:
-        return self._raw / self._scale
-
-    def answers(self, some: slice | Tensor) -> Tensor:
-        """How much cells of some views are the nipple's: ``[views, cells]``."""
-        return torch.einsum("c,ncx->nx", self.weights, self._cells[some])
-
-    def tokens(self, some: slice | Tensor, answers: Tensor) -> Tensor:
-        """What the first fusion layer sees of them: ``[views, cells, dim]``."""
-        before, after = self._others[some].split(
-            (self._nipple, self._others.shape[2] - self._nipple), dim=2
-        )
-        projected = torch.cat([before, answers[..., None], after[..., 1:]], dim=2)
-        fusion: Any = self._report.fusion[0]
-        tokens: Tensor = fusion.attention_norm(
-            self._report.projection_norm(projected) + self._places[some]
-        )
-        return tokens
-
     def learn(self) -> None:
-        """Learn all; what other cells have in that number stays small, lest it drown the rest."""
-        wanted, rows = self._views.wanted(), self._report.config.rows
+        """Learn both."""
+        wanted, rows = self._views.wanted(), self._rows
         shift, cell = 1 - 2 * self._views.rows / (rows - 1), 2 / (rows - 1)
         dice = torch.Generator().manual_seed(0)
-        optimizer = torch.optim.AdamW([self._raw, self.key, self.value], _RATE)
+        optimizer = torch.optim.AdamW([self.key, self.value], _RATE)
         for step in range(_STEPS):
             optimizer.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
             some = torch.randint(len(wanted), (_TOGETHER,), generator=dice)
-            answers = self.answers(some)
-            tokens = self.tokens(some, answers)
+            tokens = self.tokens[some]
             scores = tokens @ self.key
             moved = (torch.softmax(scores, dim=1) * (tokens @ self.value)).sum(dim=1)
             apart = (moved / _RELATIVE - shift[some]) / cell
-            loss = functional.cross_entropy(scores, wanted[some])
-            loss = loss + apart.square().mean()
-            loss = loss + _ELSEWHERE * answers.square().mean()
+            loss = functional.cross_entropy(scores, wanted[some]) + apart.square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+
+@torch.no_grad()
+def _first_seen(report: ReportModel, maps: Tensor) -> Tensor:
+    """What the first fusion layer sees of views, which stand in their usual order: ``[views, cells,
+    dim]``."""
+    places = report._places().unflatten(0, (len(STANDARD_VIEWS), -1))
+    projected = report.projection_norm(report.projection(maps.flatten(2).transpose(1, 2)))
+    fusion: Any = report.fusion[0]
+    seen: Tensor = fusion.attention_norm(
+        projected + places[torch.arange(len(maps), device=maps.device) % len(places)]
+    )
+    return seen

@@ -53,7 +53,7 @@ def _lesion_losses(network: DemoNetwork, features: Features, aims: Aims, size: S
     return {
         "boxes": detection_loss(network.localization, pyramid, aims, size),
         "cells": 0.5 * fine + 0.5 * coarse,
-        "offsets": 0.5 * offset_loss(network.dense_offsets(features.map), aims, size),
+        "offsets": offset_loss(network.dense_offsets(features.map), aims, size),
         "cells of risk": 0.5 * dense_loss(network.risk_cells(features.map), risky, size),
     }
 

@@ -27,6 +27,7 @@ from mammofm_lite.export.training.batches import (
     _cut_boxes,
     _sigmoid_scale,
     crops,
+    targets_of,
     varied_images,
     vary,
     whole_views,
@@ -50,6 +51,7 @@ from mammofm_lite.export.training.network import (
     decoded,
     parts_of,
 )
+from mammofm_lite.export.training.nipple import nipple_box, nipple_row
 from mammofm_lite.export.training.plan import Machine, Plan
 from mammofm_lite.export.training.points import (
     Answers,
@@ -63,7 +65,6 @@ from mammofm_lite.export.training.points import (
 from mammofm_lite.export.training.rare import RARE, rare_seeds
 from mammofm_lite.export.training.report_start import (
     NippleViews,
-    nipple_row,
     renew_report,
     start_report,
 )
@@ -494,6 +495,19 @@ def test_views_of_one_examination_vary_together_and_background_stays_black() -> 
 # -------------------- losses
 
 
+def test_a_view_shows_its_nipple_and_no_crop_is_drawn_around_it() -> None:
+    study, kinds = drawn_study(2, malignant=True), ("mass",)
+    nipple = DENSE_CLASSES.index("nipple")
+    for view, shown in study.views.items():
+        targets = targets_of(study, view, kinds)
+        assert targets.boxes[-1].tolist() == nipple_box(shown.image).tolist()
+        assert targets.flags[:, nipple].tolist() == [0] * (len(targets.boxes) - 1) + [1]
+        assert targets.labels[-1] == losses.NO_BOX
+        assert len(targets.boxes) == len(shown.boxes) + len(shown.precursor) + 1
+    drawn = crops([study], CropPlan(48, 40), kinds, np.random.default_rng(0))
+    assert 0 < float(drawn.aims.flags[..., nipple].amax(dim=1).sum()) < 20
+
+
 def test_anchors_meet_their_boxes() -> None:
     """Also beside a picture without boxes, and with room for more boxes than there are."""
     size = (96, 96)
@@ -548,18 +562,16 @@ def test_cells_of_a_box_say_what_it_is() -> None:
 
 def test_cells_of_a_box_say_how_far_they_lie_from_its_middle() -> None:
     """The middle lies where four cells meet: half a cell from each, along rows and columns."""
-    boxes = np.array([[16, 32, 48, 64], [5, 5, 6, 6]], np.float32)
-    flags = np.ones((2, len(DENSE_CLASSES)), np.float32)
-    aims = losses.aims_of(
-        [losses.Targets(boxes, np.array([0, losses.NO_BOX]), flags, malignant=False)]
-    )
+    boxes, flags = np.array([[16, 32, 48, 64]], np.float32), np.eye(1, len(DENSE_CLASSES))
+    lesion = losses.Targets(boxes, np.array([0]), flags.astype(np.float32), malignant=False)
+    aims = losses.aims_of([lesion])
     offsets = torch.zeros(1, 2, 6, 6)
     nothing = float(losses.offset_loss(offsets, aims, (96, 96)))
     assert nothing == pytest.approx(2 * (0.5 - 1 / 18))  # smooth L1 along both, beta 1/9
     offsets[0, 0, 2:4, 1:3] = torch.tensor([[0.5, -0.5], [0.5, -0.5]])
     offsets[0, 1, 2:4, 1:3] = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
     assert float(losses.offset_loss(offsets, aims, (96, 96))) == 0
-    offsets[0, 1, 0, 0] = 3.0  # no lesion is there, what else there may be
+    offsets[0, 1, 0, 0] = 3.0  # where nothing is
     assert float(losses.offset_loss(offsets, aims, (96, 96))) == pytest.approx(0.1 * 9 / 72)
 
 
@@ -1009,12 +1021,19 @@ def test_the_recall_threshold_gives_the_most_right_answers() -> None:
 
 
 def nipple_views(network: DemoNetwork) -> NippleViews:
-    """Noise, and in the last column one channel that shows the nipple, between two cells or not."""
+    """Noise, and in the last column one channel that shows the nipple's cell, and one that tells
+    where in it the nipple lies."""
     config, dice = network.report.config, torch.Generator().manual_seed(0)
     maps = torch.randn(64, config.channels, config.rows, config.columns, generator=dice)
     rows = torch.rand(64, generator=dice) * (config.rows - 1)
-    apart = (torch.arange(config.rows) - rows[:, None]).abs()
-    maps[:, 7, :, -1] = 20 * (1 - apart).clamp(min=0)
+    apart = rows[:, None] - torch.arange(config.rows)
+    maps[:, 7, :, -1] = 20.0 * (apart.abs() == apart.abs().amin(dim=1, keepdim=True))
+    maps[:, 8, :, -1] = apart
+    with torch.no_grad():
+        network.dense_map.weight[DENSE_CLASSES.index("nipple")] = 0
+        network.dense_map.weight[DENSE_CLASSES.index("nipple"), 7] = 0.3
+        network.dense_offsets.weight.zero_()
+        network.dense_offsets.weight[1, 8] = 1
     return NippleViews(maps, rows)
 
 
@@ -1044,7 +1063,7 @@ def test_tokens_of_lesions_lie_where_in_their_cells_these_do(network: DemoNetwor
     with torch.no_grad():
         cells = views.maps.permute(0, 2, 3, 1)[lesions]
         tokens = report.projection_norm(report.projection(cells))
-    places, relative = config.dim - 12, len(DENSE_CLASSES) + 1
+    places, relative = config.dim - 12, len(DENSE_CLASSES)
     for place, channel, steep, count in (
         (places, 4, 1.5, config.rows),
         (relative, 4, 4.0, config.rows),
@@ -1077,7 +1096,7 @@ def test_a_report_begins_with_rows_counted_from_the_nipple(network: DemoNetwork)
     """Of its own view, whatever the others show; half a cell decides about a quadrant."""
     views = nipple_views(network)
     start_report(network, views)
-    report, place = network.report, len(DENSE_CLASSES) + 1
+    report, place = network.report, len(DENSE_CLASSES)
     rows = report.config.rows
     fusion: Any = report.fusion[0]
     off = []
@@ -1121,6 +1140,8 @@ def test_the_nipple_is_where_tissue_reaches_farthest() -> None:
     y, x = np.mgrid[:90, :60]
     image[(y - 40) ** 2 / 35**2 + x**2 / 55**2 < 1] = 100
     assert nipple_row(image) == pytest.approx(40.5, abs=1)
+    row = nipple_row(image)
+    assert nipple_box(image).tolist() == [44, row - 8, 60, row + 8]
 
 
 def test_a_logit_is_stretched_to_what_is_wanted() -> None:

@@ -97,12 +97,12 @@ def answers(network: DemoNetwork, studies: Sequence[Study], device: torch.device
         for row, labels in enumerate(aims.labels):
             found = postprocess(boxes[row], raw.scores[row].cpu(), most=_MOST_MARKS)
             wanted = aims.boxes[row, labels != NO_BOX].numpy()
-            marks.append(_marks(found.boxes.numpy(), found.scores.tolist(), wanted))
+            marks.append(marks_of(found.boxes.numpy(), found.scores.tolist(), wanted))
             lesions.append(len(wanted))
     return Answers(torch.stack(malignancy), torch.stack(density), torch.stack(risk), marks, lesions)
 
 
-def _marks(boxes: Floats, scores: Sequence[float], targets: Floats) -> list[Mark]:
+def marks_of(boxes: Floats, scores: Sequence[float], targets: Floats) -> list[Mark]:
     """A mark hits the lesion that holds its centre or overlaps it by 0.3; each is hit once."""
     if not len(targets):
         return [Mark(score, -1) for score in scores]
@@ -185,7 +185,7 @@ def choose_points(network: DemoNetwork, given: Answers, truths: Sequence[Phantom
     std = float(prognosis.log_std.detach().exp())
     return Points(
         malignancy=chosen.threshold,
-        localization=_mark_threshold(given),
+        localization=mark_threshold(given.marks),
         mean=float(prognosis.mean.detach()) - offset * std / slope,
         std=std / slope,
     )
@@ -209,10 +209,10 @@ def best_threshold(probability: Floats, positive: Sequence[bool]) -> float:
     return float(np.clip((values[cut] + values[cut + 1]) / 2, 0.01, 0.99))
 
 
-def _mark_threshold(given: Answers) -> float:
-    """The score above which there are half as many false marks as pictures."""
-    false = sorted((m.score for marks in given.marks for m in marks if m.lesion < 0), reverse=True)
-    allowed = int(FALSE_MARKS_PER_IMAGE * len(given.marks))
+def mark_threshold(found: Sequence[Sequence[Mark]]) -> float:
+    """The score above which there are half as many false marks as pictures; `found` per picture."""
+    false = sorted((m.score for marks in found for m in marks if m.lesion < 0), reverse=True)
+    allowed = int(FALSE_MARKS_PER_IMAGE * len(found))
     score = false[allowed] if allowed < len(false) else _LEAST_SCORE
     return float(np.clip(np.nextafter(np.float32(score), np.float32(1)), _LEAST_SCORE, 1))
 

@@ -57,9 +57,9 @@ from mammofm_lite.export.training.points import (
     Answers,
     Mark,
     Points,
-    _marks,
     best_threshold,
     choose_points,
+    marks_of,
     study_probability,
 )
 from mammofm_lite.export.training.rare import RARE, rare_seeds
@@ -1010,7 +1010,7 @@ def test_calibration_is_folded_into_the_layers(network: DemoNetwork) -> None:
 def test_a_mark_hits_by_its_centre_or_by_overlap_and_once() -> None:
     targets = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     boxes = np.array([[4, 4, 6, 6], [0, 0, 10, 10], [15, 0, 30, 12], [50, 50, 60, 60]], np.float32)
-    marks = _marks(boxes, [0.9, 0.8, 0.7, 0.6], targets)
+    marks = marks_of(boxes, [0.9, 0.8, 0.7, 0.6], targets)
     assert [mark.lesion for mark in marks] == [0, -1, 1, -1]
 
 

@@ -1054,6 +1054,7 @@ def test_tokens_of_lesions_lie_where_in_their_cells_these_do(network: DemoNetwor
     config, lesions = report.config, torch.rand(views.maps[:, 0].shape, generator=dice) < 0.01
     views.maps[:, 5] = 40.0 * lesions
     with torch.no_grad():
+        network.dense_map.weight.zero_()
         network.dense_map.weight[:, 5] = 0.1
         network.dense_offsets.weight.zero_()
         for axis, channel in enumerate((3, 4)):

@@ -26,12 +26,15 @@ from .stages import fitted_line, risks
 __all__ = [
     "Answers",
     "Calibration",
+    "Mark",
     "Points",
     "answers",
     "area_under_curve",
     "best_threshold",
     "calibration",
     "choose_points",
+    "mark_threshold",
+    "marks_of",
     "study_probability",
 ]
 

@@ -32,7 +32,7 @@ from .loop import Tell, in_tenths, print_line
 from .losses import NO_BOX
 from .points import Mark, mark_threshold, marks_of
 
-__all__ = ["found_marks", "with_threshold"]
+__all__ = ["Thresholds", "found_marks", "with_threshold"]
 
 _PYRAMID: Final = ("c3", "c4", "c5")
 _FINE_MM: Final = 0.1

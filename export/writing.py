@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,14 @@ from typing import Any
 from mammofm_lite.bundle import DESCRIPTION, Bundle, file_record
 from mammofm_lite.errors import ExportError
 
-__all__ = ["check_output", "file_records", "remove_unfinished", "whole_bundle", "write_description"]
+__all__ = [
+    "changed_bundle",
+    "check_output",
+    "file_records",
+    "remove_unfinished",
+    "whole_bundle",
+    "write_description",
+]
 
 
 def check_output(output: Path, *, force: bool) -> None:
@@ -47,6 +54,23 @@ def whole_bundle(output: Path, *, force: bool) -> Iterator[Path]:
         _replace(scratch, output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def changed_bundle(
+    bundle: Bundle, output: Path, *, force: bool, without: Collection[str] = ()
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """As `whole_bundle`, with the files of a bundle, but those it is to be `without`, in the
+    scratch folder, and its description, which is written as the block leaves it, with the files
+    that there are then."""
+    text = (bundle.path / DESCRIPTION).read_text(encoding="utf-8")
+    with whole_bundle(output, force=force) as scratch:
+        for name in bundle.files.keys() - set(without):
+            shutil.copyfile(bundle.path / name, scratch / name)
+        description = json.loads(text)
+        yield scratch, description
+        description["files"] = file_records(scratch)
+        write_description(scratch, description)
 
 
 def remove_unfinished(output: Path) -> None:

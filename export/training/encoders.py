@@ -35,6 +35,7 @@ __all__ = [
     "FrozenEncoder",
     "GraphEncoder",
     "TorchEncoder",
+    "encoder_input",
     "encoder_of",
     "pooled_exactly",
     "quantized_encoder",
@@ -132,7 +133,7 @@ class GraphEncoder:
         images = [study.views[view].image for study in studies for view in STANDARD_VIEWS]
         if random is not None:
             images = [image for study in studies for image in varied_images(study, random)]
-        answers = [self._graph.run(_input(image)) for image in images]
+        answers = [self._graph.run(encoder_input(image)) for image in images]
         maps, pooled = (
             torch.from_numpy(np.concatenate([answer[name] for answer in answers]))
             for name in ("map", "pooled")
@@ -141,7 +142,8 @@ class GraphEncoder:
         return Encoded(maps.unflatten(0, shape), pooled.unflatten(0, shape))
 
 
-def _input(image: UInt8Array) -> Tensors:
+def encoder_input(image: UInt8Array) -> Tensors:
+    """A view as an encoder's graph takes it."""
     return {"image": np.array(image)[None, None]}
 
 
@@ -161,7 +163,7 @@ def quantized_encoder(network: DemoNetwork, studies: Sequence[Study], threads: i
 
     def make() -> Graph:
         images = [study.views[view].image for study in studies for view in STANDARD_VIEWS]
-        runs = [Run(_input(image), {}) for image in images]
+        runs = [Run(encoder_input(image), {}) for image in images]
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / "encoder.xml"
             model = encoder_graph(_plain(network.encoder), network.size, outputs=network.outputs)

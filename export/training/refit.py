@@ -8,8 +8,6 @@ Calibrating malignancy anew on the quantized answers (160 phantoms) was tried an
 held-out phantoms the calibration error rose from 0.07 to 0.11.
 """
 
-import json
-import shutil
 import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,12 +17,12 @@ from typing import Any, Final
 import click
 import torch
 
-from mammofm_lite.bundle import DESCRIPTION, Bundle
+from mammofm_lite.bundle import Bundle
 from mammofm_lite.errors import ExportError, MammoFMError
 from mammofm_lite.export.recipe import Recipe, WeightSource, load_recipe
 from mammofm_lite.export.report_part import ReportPart
 from mammofm_lite.export.seeds import training_seeds
-from mammofm_lite.export.writing import file_records, whole_bundle, write_description
+from mammofm_lite.export.writing import changed_bundle
 from mammofm_lite.quant.layers import treatment
 from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
 from mammofm_lite.views import STANDARD_VIEWS
@@ -127,15 +125,13 @@ class Refit:
         weights = self.folder / "report.pth"
         save_state(weights, {"report": dict(network.report.state_dict())})
         part = self._part(weights, encoder, study)
-        with whole_bundle(output, force=force) as scratch:
-            for name in self.bundle.files:
-                shutil.copyfile(self.bundle.path / name, scratch / name)
+        with changed_bundle(self.bundle, output, force=force) as (scratch, description):
             part.convert(scratch, half_weights=self.bundle.precision != "f32")
             part.check(scratch, _TOLERANCE)
             if self.bundle.precision == "int8":
                 for file in (part.entry["fusion"], part.entry["decoder"]):
                     _treat(scratch / file)
-            self._describe(scratch, part)
+            self._describe(description, part)
         return Bundle.open(output)
 
     def _part(self, weights: Path, encoder: FrozenEncoder, study: Study) -> ReportPart:
@@ -149,9 +145,7 @@ class Refit:
         part.load()
         return part
 
-    def _describe(self, scratch: Path, part: ReportPart) -> None:
-        text = (self.bundle.path / DESCRIPTION).read_text(encoding="utf-8")
-        description = json.loads(text)
+    def _describe(self, description: dict[str, Any], part: ReportPart) -> None:
         description["heads"]["report"] = part.entry
         description["provenance"]["head report"] = {
             **part.provenance,
@@ -161,8 +155,6 @@ class Refit:
             "largest_relative_difference": part.differences,
             "operations": part.census,
         }
-        description["files"] = file_records(scratch)
-        write_description(scratch, description)
 
 
 def _made(folder: Path) -> Path:

@@ -6,74 +6,35 @@ showed 0.81 when it was quantized; by its own answers its threshold is 0.172 ins
 it finds 0.955 of the lesions instead of 0.962.
 """
 
-import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import click
 import numpy as np
 
-from mammofm_lite.bundle import DESCRIPTION, SIGNATURE, Bundle, LocalizationMember
+from mammofm_lite.bundle import Bundle, LocalizationMember
 from mammofm_lite.errors import ExportError, MammoFMError
 from mammofm_lite.expected import SELFTEST_FILE
 from mammofm_lite.export.seeds import VALIDATION
-from mammofm_lite.export.writing import file_records, whole_bundle, write_description
+from mammofm_lite.export.writing import changed_bundle
 from mammofm_lite.graphs import GraphStore
 from mammofm_lite.progress import StageReporter
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .batches import targets_of
 from .data import DataPlan, Study, make_studies
-from .loop import Tell, in_tenths, print_line
+from .encoders import encoder_input
+from .loop import in_tenths, print_line
 from .losses import NO_BOX
+from .plan import Plan
 from .points import Mark, mark_threshold, marks_of
 
-__all__ = ["Thresholds", "found_marks", "with_threshold"]
+__all__ = ["found_marks", "with_threshold"]
 
 _PYRAMID: Final = ("c3", "c4", "c5")
-_FINE_MM: Final = 0.1
 _DIGITS: Final = 6
-# What another threshold makes untrue.
-_VOID: Final = frozenset({SELFTEST_FILE, SIGNATURE, DESCRIPTION})
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """How a bundle's marks are weighed.
-
-    Attributes
-    ----------
-    folder
-        Where phantoms to check on lie in ``check``, as training leaves them; what is missing is
-        rendered.
-    studies
-        How many: the first ones of those to check on.
-    cores
-        Processes that render; threads.
-    """
-
-    bundle: Bundle
-    folder: Path
-    studies: int
-    cores: int
-    tell: Tell
-
-    def choose(self) -> float:
-        """The threshold that gives half a false mark per image.
-
-        Raises
-        ------
-        ExportError
-            The bundle has not one detector on one encoder.
-        """
-        plan = DataPlan(VALIDATION[: self.studies], _FINE_MM, self.bundle.preprocessing)
-        counter = in_tenths(self.tell, "phantoms (check)")
-        studies = make_studies(self.folder / "check", plan, workers=self.cores, tell=counter)
-        return mark_threshold(list(found_marks(self.bundle, studies, self.cores)))
 
 
 def found_marks(bundle: Bundle, studies: Sequence[Study], threads: int) -> Iterator[Sequence[Mark]]:
@@ -90,7 +51,7 @@ def found_marks(bundle: Bundle, studies: Sequence[Study], threads: int) -> Itera
     head = store.graph(detector.model, quiet)
     for study in (studies[index] for index in range(len(studies))):
         for view in STANDARD_VIEWS:
-            seen = encoder.run({"image": np.array(study.views[view].image)[None, None]})
+            seen = encoder.run(encoder_input(study.views[view].image))
             said = head.run({name: seen[name] for name in _PYRAMID})
             wanted = targets_of(study, view, detector.labels)
             order = np.argsort(-said["scores"], kind="stable")
@@ -111,7 +72,7 @@ def _detector(bundle: Bundle) -> LocalizationMember:
 def with_threshold(bundle: Bundle, threshold: float, output: Path, *, force: bool) -> Bundle:
     """Write a bundle that shows marks from another threshold on.
 
-    Its self-test and signature are left out: make them anew.
+    Its self-test, untrue now, is left out like its signature: make them anew.
 
     Raises
     ------
@@ -119,15 +80,9 @@ def with_threshold(bundle: Bundle, threshold: float, output: Path, *, force: boo
         `output` exists and `force` is not set, or the bundle has not one detector.
     """
     _detector(bundle)
-    text = (bundle.path / DESCRIPTION).read_text(encoding="utf-8")
-    with whole_bundle(output, force=force) as scratch:
-        for name in bundle.files.keys() - _VOID:
-            shutil.copyfile(bundle.path / name, scratch / name)
-        description = json.loads(text)
+    with changed_bundle(bundle, output, force=force, without={SELFTEST_FILE}) as (_, description):
         (member,) = description["heads"]["localization"]["members"]
         member["threshold"] = round(threshold, _DIGITS)
-        description["files"] = file_records(scratch)
-        write_description(scratch, description)
     return Bundle.open(output)
 
 
@@ -142,7 +97,10 @@ def main(bundle: Path, output: Path, folder: Path, studies: int, workers: int, f
     """Choose the threshold of BUNDLE's marks by its own answers; write the whole as OUTPUT."""
     try:
         opened = Bundle.open(bundle)
-        threshold = Thresholds(opened, folder, studies, workers, print_line).choose()
+        plan = DataPlan(VALIDATION[:studies], Plan.fine_mm, opened.preprocessing)
+        counter = in_tenths(print_line, "phantoms (check)")
+        checked = make_studies(folder / "check", plan, workers=workers, tell=counter)
+        threshold = mark_threshold(list(found_marks(opened, checked, workers)))
         made = with_threshold(opened, threshold, output, force=force)
     except MammoFMError as error:
         print(f"error: {error}", file=sys.stderr)

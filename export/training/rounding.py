@@ -25,6 +25,7 @@ _MOST_OF_WEIGHTS: Final = 127
 _KEPT_OF_MEANS: Final = 0.99
 _KEPT_OF_EXTREMES: Final = 0.999
 _TINY: Final = 1e-9
+_EDGE: Final = 1e-3  # of a step: a value on the edge of the range is in it
 
 
 class _Point(nn.Module):
@@ -49,15 +50,15 @@ class _Point(nn.Module):
     @torch.no_grad()
     def follow(self, values: Tensor) -> None:
         """Let the range follow some pictures; what was long ago counts less and less."""
-        values = values.float()
+        values = values.float().permute(0, 2, 3, 1)  # in the order of memory: without a copy
         if self.low.dim():
-            low, high = values.amin((0, 2, 3)), values.amax((0, 2, 3))
+            low, high = (one(values.flatten(0, 2), dim=0) for one in (torch.amin, torch.amax))
             torch.minimum(low, self.low * _KEPT_OF_EXTREMES, out=self.low)
             torch.maximum(high, self.high * _KEPT_OF_EXTREMES, out=self.high)
             return
         keep = min(_KEPT_OF_MEANS, float(self.seen / (1 + self.seen)))
         self.seen += 1
-        flat = values.permute(0, 2, 3, 1).flatten(1)  # in the order of memory: without a copy
+        flat = values.flatten(1)
         self.low.lerp_(flat.amin(1).mean().clamp(max=0), 1 - keep)
         self.high.lerp_(flat.amax(1).mean().clamp(min=0), 1 - keep)
 
@@ -69,10 +70,7 @@ class _Point(nn.Module):
         return steps.nan_to_num(0, 0, 0).amax(0).clamp(min=_TINY), below
 
     def forward(self, values: Tensor) -> Tensor:
-        step, below = self.grid()
-        if step.dim():
-            step, below = (one[:, None, None] for one in (step, below))
-        return _rounded(values.float(), step, below)
+        return _rounded(values.float(), *self.grid())
 
 
 class _Rounded(torch.autograd.Function):
@@ -90,11 +88,41 @@ class _Rounded(torch.autograd.Function):
         return gradient, None, None
 
 
-def _rounded(values: Tensor, step: Tensor, below: Tensor) -> Tensor:
-    """One of 256 multiples of a step, of which so many are below zero.
+class _Stored(torch.autograd.Function):
+    """Values as they are when they were stored in 8 bits, with a gradient for all that lie in the
+    range.
 
-    A tenth of the time of `torch.fake_quantize_per_tensor_affine` on two cores.
+    On a core, forth and back, a sixth of the time of `_Rounded` after a clamp with one range for
+    all, a third with one for every channel.
     """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, step: Tensor, below: Tensor) -> Tensor:
+        if not step.dim():
+            low, high = -below * step, (_MOST - below) * step
+            ctx.range = float(low - _EDGE * step), float(high + _EDGE * step)
+            ctx.save_for_backward(values)
+            return torch.quantize_per_tensor(values, step, below.int(), torch.quint8).dequantize()
+        # A sixth of the time of `torch.quantize_per_channel`; comparing values with one range for
+        # every channel would take longer than all of it.
+        step, below = step[:, None, None], below[:, None, None]
+        counted = torch.addcmul(below, values, 1 / step)
+        ctx.range = -_EDGE, _MOST + _EDGE
+        ctx.save_for_backward(counted)
+        return counted.round().clamp_(0, _MOST).sub_(below).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (values,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, values, *ctx.range), None, None
+
+
+def _rounded(values: Tensor, step: Tensor, below: Tensor) -> Tensor:
+    """One of 256 multiples of a step, of which so many are below zero: of one step, or of one for
+    each channel of values ``[batch, channels, rows, columns]``."""
+    if values.device.type == "cpu":
+        return cast(Tensor, _Stored.apply(values, step, below))
+    step, below = (one[:, None, None] if one.dim() else one for one in (step, below))
     within = values.clamp(-below * step, (_MOST - below) * step)
     return cast(Tensor, _Rounded.apply(within, step, _MOST))
 

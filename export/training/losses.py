@@ -59,7 +59,7 @@ class Targets:
     labels
         int64 [n], class of the detector; `NO_BOX` where only the dense classes learn it.
     flags
-        float32 [n, dense classes], 0 or 1: what each box teaches the cells that it covers.
+        float32 [n, dense classes], 0 to 1: what each box teaches the cells that it covers.
     malignant
         Whether a box is a cancer's.
     """
@@ -120,7 +120,7 @@ def aims_of(targets: Sequence[Targets]) -> Aims:
 
 
 def focal(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss per element; `targets` are 0 or 1."""
+    """Focal loss per element; `targets` are 0 to 1."""
     logits = logits.float()
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probability = torch.sigmoid(logits)

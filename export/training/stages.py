@@ -221,7 +221,7 @@ def _risk_losses(
     squares = prognosis.study_squares(maps)
     whole = functional.binary_cross_entropy_with_logits(prognosis.logits(squares), wanted)
     cells = dense_targets(aims, (int(maps.shape[2]), int(maps.shape[3])), size)
-    held = prognosis.covered(cells[:, _OF_RISK].amax(dim=1, keepdim=True))
+    held = prognosis.covered(cells[:, _OF_RISK].amax(dim=1, keepdim=True).ceil())
     windows = functional.binary_cross_entropy_with_logits(
         prognosis.window_logits(squares),
         held[:, None] * wanted[:, :, None, None],

@@ -49,6 +49,7 @@ from mammofm_lite.export.training.network import (
     Prognoses,
     ReportWords,
     decoded,
+    logit_of_rare,
     parts_of,
 )
 from mammofm_lite.export.training.nipple import nipple_box, nipple_row
@@ -93,7 +94,7 @@ from mammofm_lite.export.training.stages import (
 )
 from mammofm_lite.export.training.write import filled_recipe
 from mammofm_lite.export.weights import load_into
-from mammofm_lite.phantom import PhantomLesion, PhantomTruth, render_phantom
+from mammofm_lite.phantom import PhantomLesion, PhantomPrecursor, PhantomTruth, render_phantom
 from mammofm_lite.prepare import PreprocessingSpec, prepare_view
 from mammofm_lite.report import read_report
 from mammofm_lite.views import STANDARD_VIEWS
@@ -506,6 +507,35 @@ def test_a_view_shows_its_nipple_and_no_crop_is_drawn_around_it() -> None:
         assert len(targets.boxes) == len(shown.boxes) + len(shown.precursor) + 1
     drawn = crops([study], CropPlan(48, 40), kinds, np.random.default_rng(0))
     assert 0 < float(drawn.aims.flags[..., nipple].amax(dim=1).sum()) < 20
+
+
+def test_a_strong_precursor_says_more_than_a_faint_one() -> None:
+    """In proportion, as the logarithm of the hazard; its windows are taught its risk alike."""
+    study = drawn_study(1, malignant=False)
+    box = np.array([[60, 70, 100, 110]], np.float32)
+    shown = {
+        view: replace(one, precursor=box if view.startswith("L") else one.precursor)
+        for view, one in study.views.items()
+    }
+    column = DENSE_CLASSES.index("precursor")
+    said = []
+    for strength in (0.3, 1.0):
+        found = PhantomPrecursor("L", "upper outer", 1, "middle", strength, {})
+        early = Study(replace(study.truth, precursor=found), shown)
+        targets = targets_of(early, "L-CC", ("mass",))
+        assert targets.flags[-1, column] == 0
+        said.append(targets.flags[0, column])
+        assert not targets_of(early, "R-CC", ("mass",)).flags[:, column].any()
+    assert said == pytest.approx([0.95 * 0.3, 0.95])
+    with torch.no_grad():  # what a cell says then, and with it the map's channel, is in proportion
+        logits = torch.linspace(-6, 8, 14001)
+        best = [
+            float(logits[losses.focal(logits, torch.full_like(logits, one)).argmin()])
+            for one in (0.95 * 0.3, 0.95 * 0.5, 0.95)
+        ]
+    raised = [logit - logit_of_rare() for logit in best]
+    assert raised[1] / raised[0] == pytest.approx(0.5 / 0.3, rel=0.15)
+    assert raised[2] / raised[0] == pytest.approx(1 / 0.3, rel=0.25)
 
 
 def test_anchors_meet_their_boxes() -> None:

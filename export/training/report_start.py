@@ -23,6 +23,7 @@ from .data import Study
 from .features import FeatureSet
 from .network import DENSE_CLASSES, DemoNetwork, logit_of_rare
 from .nipple import nipple_row
+from .report_norms import balance, steady
 
 __all__ = ["NippleViews", "renew_report", "start_report"]
 
@@ -87,11 +88,11 @@ def start_report(network: DemoNetwork, views: NippleViews) -> None:
     ramps and waves along rows and columns, and whose breast it shows in which projection: of random
     numbers for every row, as embeddings begin otherwise, a quadrant was not learned in ten minutes
     (the right one of four in a quarter of the findings). Between them stands the cell's row counted
-    from the nipple.
+    from the nipple, and what `report_norms` needs.
     """
     report = network.report
     layout = _layout(network)
-    if layout.places < layout.relative + 1:
+    if layout.free.start >= layout.free.stop:
         raise ExportError(f"a report of {report.config.dim} numbers a token has no room for places")
     with torch.no_grad():
         _start_places(report, layout)
@@ -108,6 +109,16 @@ class _Layout:
     @property
     def relative(self) -> int:
         return self.evidence
+
+    @property
+    def pair(self) -> slice:
+        """Two that are large and say nothing, see `steady`."""
+        return slice(self.relative + 1, self.relative + 3)
+
+    @property
+    def free(self) -> slice:
+        """Those that learn what to say."""
+        return slice(self.relative + 3, self.places)
 
     @property
     def column(self) -> int:
@@ -148,7 +159,17 @@ def _renew_evidence(network: DemoNetwork, maps: Tensor) -> None:
     count = len(cells.bias)
     projection.weight[:count] = _EVIDENCE * cells.weight.flatten(1)
     projection.bias[:count] = _EVIDENCE * (cells.bias - logit_of_rare())
+    layout = _layout(network)
+    balance(projection, layout.free)
+    steady(network.report, layout.pair, maps, lambda seen: _lesions(network, seen))
     _move_within_cells(network, maps)
+    balance(projection, layout.free)
+
+
+def _lesions(network: DemoNetwork, maps: Tensor) -> Tensor:
+    """The cells that say most of a lesion: bool ``[views, rows, columns]``."""
+    says = network.dense_map(maps)[:, :_NIPPLE].amax(dim=1)
+    return says >= says.quantile(1 - _LESIONS)
 
 
 def _move_within_cells(network: DemoNetwork, maps: Tensor) -> None:
@@ -158,8 +179,7 @@ def _move_within_cells(network: DemoNetwork, maps: Tensor) -> None:
     assert offsets.bias is not None
     config, norm = report.config, report.projection_norm.weight
     tokens = report.projection(maps.flatten(2).transpose(1, 2)).flatten(0, 1)
-    says = network.dense_map(maps)[:, :_NIPPLE].amax(dim=1).flatten()
-    spread = tokens[says >= says.quantile(1 - _LESIONS)].std(dim=1).mean()
+    spread = tokens[_lesions(network, maps).flatten()].std(dim=1).mean()
     ramps = (
         (layout.column, 0, _PLACE, config.columns),
         (layout.places, 1, _PLACE, config.rows),

@@ -64,6 +64,7 @@ from mammofm_lite.export.training.points import (
     study_probability,
 )
 from mammofm_lite.export.training.rare import RARE, rare_seeds
+from mammofm_lite.export.training.report_norms import balance, steady
 from mammofm_lite.export.training.report_start import (
     NippleViews,
     renew_report,
@@ -1103,6 +1104,48 @@ def test_tokens_of_lesions_lie_where_in_their_cells_these_do(network: DemoNetwor
         moved = tokens[:, place] * (count - 1) / (2 * steep)
         slope = np.polyfit(cells[:, channel].numpy(), moved.numpy(), 1)[0]
         assert slope == pytest.approx(0.5, rel=0.1)
+
+
+def test_norms_take_nothing_from_what_tokens_count(network: DemoNetwork) -> None:
+    """However much its cell has to say, a token's numbers are changed alike; those of lesions stay
+    as large as they were, and a second time changes nothing."""
+    views, report = nipple_views(network), network.report
+    start_report(network, views)
+    dice = torch.Generator().manual_seed(2)
+    varied = views.maps * torch.empty(len(views.maps), 1, 5, 5).uniform_(0.02, 0.3, generator=dice)
+    cells = varied.permute(0, 2, 3, 1)
+    with torch.no_grad():
+        given = report.projection(cells)
+    assert given.mean(dim=-1).abs().max() < 1e-4 * given.abs().max()
+    fresh = small_network().report
+    pair = slice(len(DENSE_CLASSES) + 1, len(DENSE_CLASSES) + 3)
+
+    def lesions(maps: torch.Tensor) -> torch.Tensor:
+        return maps[:, 7] > 1
+
+    def normed() -> torch.Tensor:
+        with torch.no_grad():
+            return fresh.projection_norm(fresh.projection(cells))
+
+    def uneven(tokens: torch.Tensor) -> float:
+        """By how much an answer is multiplied otherwise in one cell than in another."""
+        with torch.no_grad():
+            said = fresh.projection(cells)[..., 0]
+        scales = (tokens[..., 0] / said)[said.abs() > 0.1]
+        return float(scales.std() / scales.mean())
+
+    fresh.projection.bias.data.zero_()
+    balance(fresh.projection, slice(pair.stop, pair.stop + 10))
+    before = normed()
+    steady(fresh, pair, varied, lesions)
+    after = normed()
+    assert uneven(before) > 0.2
+    assert uneven(after) < 0.02
+    own, others = lesions(varied), [n for n in range(after.shape[-1]) if n not in (39, 40)]
+    sizes = [float(tokens[own][:, others].std()) for tokens in (before, after)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.15)
+    steady(fresh, pair, varied, lesions)
+    torch.testing.assert_close(normed(), after)
 
 
 def test_a_report_begins_with_places(network: DemoNetwork) -> None:

@@ -28,7 +28,7 @@ from mammofm_lite.views import STANDARD_VIEWS, laterality, projection
 from .folding import NORMED
 from .network import DemoNetwork, ReportWords
 
-__all__ = ["read_back", "read_report", "writes_alike"]
+__all__ = ["constant_of", "lean_back", "read_back", "read_report", "writes_alike"]
 
 _TINY: Final = 1e-12
 _BEFORE_PLACES: Final = "projection_norm"
@@ -103,16 +103,27 @@ class _Graph:
         return node
 
     def constant(self, node: Any, place: int) -> Tensor:
-        """Value of an input that depends on nothing that flows."""
-        alone = ov.Model([node.input_value(place)], [])
-        folding = passes.Manager()
-        folding.register_pass(passes.ConstantFolding())
-        folding.run_passes(alone)
-        (result,) = alone.get_results()
-        found = result.input_value(0).get_node()
-        if found.get_type_name() != "Constant":
-            raise ExportError(f"{self._file}: {node.get_friendly_name()} has no constant weights")
-        return torch.from_numpy(found.data.astype(np.float32))
+        """As `constant_of`."""
+        return constant_of(node, place, self._file)
+
+
+def constant_of(node: Any, place: int, file: str) -> Tensor:
+    """Value of an operation's input that depends on nothing that flows: float32.
+
+    Raises
+    ------
+    ExportError
+        It depends on what flows; the message names the `file`.
+    """
+    alone = ov.Model([node.input_value(place)], [])
+    folding = passes.Manager()
+    folding.register_pass(passes.ConstantFolding())
+    folding.run_passes(alone)
+    (result,) = alone.get_results()
+    found = result.input_value(0).get_node()
+    if found.get_type_name() != "Constant":
+        raise ExportError(f"{file}: {node.get_friendly_name()} has no constant weights")
+    return torch.from_numpy(found.data.astype(np.float32))
 
 
 def _fill(parameter: Tensor | None, value: Tensor) -> None:

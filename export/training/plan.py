@@ -15,8 +15,9 @@ _HOURS: Final = (0.02, 48.0)
 # Of the time for crops and views, where they are known; the rest of it renders and encodes a tenth
 # more phantoms. Rare looks and the report keep theirs and get these shares on top.
 _ANEW_GOING_ON: Final = 0.04
-_CROPS_GOING_ON: Final = 0.8
+_CROPS_GOING_ON: Final = 0.77
 _RARE_GOING_ON: Final = 0.02
+_LEANT_GOING_ON: Final = 0.03
 _REPORT_GOING_ON: Final = 0.1
 _MORE_PHANTOMS: Final = 1.1
 _NO_TIME: Final = Budget(0)
@@ -118,6 +119,7 @@ class Plan:
     report_budget: Budget
     seed: int = 0
     anew_budget: Budget = _NO_TIME
+    leant_budget: Budget = _NO_TIME
     prevalence: float = 0.5
     fine_mm: float = 0.1
     coarse_mm: float = 0.2
@@ -133,6 +135,7 @@ class Plan:
             "views": self.views_budget,
             "anew": self.anew_budget,
             "rare": self.rare_budget,
+            "leant": self.leant_budget,
             "report": self.report_budget,
         }
         lasts = ", ".join(f"{name} {budget}" for name, budget in budgets.items() if budget)
@@ -190,6 +193,7 @@ class Plan:
             views_budget=_NO_TIME,
             anew_budget=self.anew_budget.longer(_ANEW_GOING_ON * known),
             rare_budget=self.rare_budget.longer(_RARE_GOING_ON * known),
+            leant_budget=self.leant_budget.longer(_LEANT_GOING_ON * known),
             report_budget=self.report_budget.longer(_REPORT_GOING_ON * known),
         )
 
@@ -199,4 +203,4 @@ class Plan:
         few = Budget(0, steps=3)
         crop = CropPlan(160, 4)
         budgets = (few, few, few, few)
-        return cls(16, 10, 4, 4, 8, crop, crop, crop, 1, 4, *budgets, seed, few, fine_mm=0.2)
+        return cls(16, 10, 4, 4, 8, crop, crop, crop, 1, 4, *budgets, seed, few, few, fine_mm=0.2)

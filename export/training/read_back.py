@@ -7,6 +7,7 @@ function. Of an INT8 bundle that is the function with rounded weights and withou
 what flows between the layers.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,22 @@ def read_back(network: DemoNetwork, bundle: Bundle) -> None:
     for place, head in enumerate((network.malignancy, network.density)):
         _read_layers(head, [graph], f"classifiers.{place}")
     _read_layers(network.localization, [_Graph(bundle.path / localization.model)], "detector")
+
+
+@torch.no_grad()
+def lean_back(network: DemoNetwork, bundle: Bundle, share: float) -> None:
+    """Move encoder, diagnosis and localization a share of the way back to the weights that a bundle
+    has, from which they went on: between the two the function holds what both know (M. Wortsman et
+    al., CVPR 2022, arXiv 2109.01903).
+
+    Raises as `read_back` does.
+    """
+    before = copy.deepcopy(network)
+    read_back(before, bundle)
+    known = dict(before.named_parameters())
+    for part in ("encoder", "malignancy", "density", "localization"):
+        for name, parameter in getattr(network, part).named_parameters(prefix=part):
+            parameter.lerp_(known[name], share)
 
 
 def read_report(report: ReportModel, bundle: Bundle) -> None:

@@ -323,12 +323,13 @@ def test_going_on_takes_as_long(machine: Machine) -> None:
     assert "views" not in str(more)
     assert more.studies == more.encoded == round(1.1 * plan.studies)
     assert more.rare == round(1.1 * plan.rare)
-    names = ("crops", "views", "anew", "rare", "report")
+    names = ("crops", "views", "anew", "rare", "report", "leant")
     before, after = ([getattr(p, f"{n}_budget").seconds for n in names] for p in (plan, more))
     assert after[0] > 0
     assert after[2] > 0
     assert after[3] > before[3]
     assert after[4] > before[4]
+    assert after[5] > before[5] == 0
     if not machine.gpu:  # a GPU's cores render meanwhile
         others = more.studies + more.rare - plan.studies - plan.rare
         rendered = 0.6 * others / machine.cores

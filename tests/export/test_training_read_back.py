@@ -19,7 +19,7 @@ from mammofm_lite.export.seeds import HELD_OUT
 from mammofm_lite.export.training.data import DataPlan, make_studies
 from mammofm_lite.export.training.loop import save_state
 from mammofm_lite.export.training.network import DemoNetwork, ReportWords, parts_of
-from mammofm_lite.export.training.read_back import read_back, read_report
+from mammofm_lite.export.training.read_back import lean_back, read_back, read_report
 from mammofm_lite.graphs import Graph, GraphStore
 from mammofm_lite.progress import StageReporter
 from mammofm_lite.views import STANDARD_VIEWS
@@ -106,6 +106,22 @@ def test_of_a_float_bundle(tmp_path: Path) -> None:
     states = (one.report.decoder.state_dict() for one in (network, again))
     for (name, before), after in zip(next(states).items(), next(states).values(), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_leaning_back_goes_a_share_of_the_way() -> None:
+    """From any weights to those of a bundle; what no bundle gives back stays."""
+    bundle = Bundle.open(demo_bundle_path())
+    known, network = new_network(1), shaken(2)
+    read_back(known, bundle)
+    before = {name: one.clone() for name, one in network.named_parameters()}
+    lean_back(network, bundle, 0.25)
+    ends = dict(known.named_parameters())
+    leant = ("encoder", "malignancy", "density", "localization")
+    for name, one in network.named_parameters():
+        wanted = before[name]
+        if name.startswith(leant):
+            wanted = 0.75 * wanted + 0.25 * ends[name]
+        torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_of_the_bundle_that_is_shipped(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def _scores(result: Any) -> dict[str, list[float]]:
     return found
 
 
-POINTS = OwnPoints(Calibration(1.5, -0.75, 0.41234567), 0.61234567)
+# Less than 1: a float32 probability of nearly 1 has lost the digits of a larger logit.
+POINTS = OwnPoints(Calibration(0.5, -0.75, 0.41234567), 0.61234567)
 
 
 def test_the_points_go_into_the_bundle_and_nothing_else_changes(
@@ -86,7 +87,7 @@ def test_the_points_go_into_the_bundle_and_nothing_else_changes(
     made = with_points(demo, POINTS, tmp_path / "new.mfm", force=False)
     given, changed = (own_answers(bundle, studies, 1) for bundle in (demo, made))
     torch.testing.assert_close(
-        changed.malignancy, 1.5 * given.malignancy - 0.75, rtol=2e-3, atol=2e-2
+        changed.malignancy, 0.5 * given.malignancy - 0.75, rtol=2e-3, atol=2e-2
     )
     assert changed.marks == given.marks
     before, after = (

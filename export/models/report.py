@@ -112,6 +112,7 @@ class _Attention(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(0.0)
 
     def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[batch, heads, n, dim / heads]`` of tokens ``[batch, n, dim]``."""
@@ -120,8 +121,9 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor) -> Tensor:
         """Tokens ``[batch, n, dim]`` after looking at the keys."""
         query = _split(self.query(x), self._heads)
-        looked: Tensor = self.out(_join(tiled_attention(query, key, value, key_mask)))
-        return looked
+        looked = self.out(_join(tiled_attention(query, key, value, key_mask)))
+        kept: Tensor = self.dropout(looked)
+        return kept
 
 
 class _MLP(nn.Module):
@@ -129,10 +131,11 @@ class _MLP(nn.Module):
         super().__init__()
         self.rise = nn.Linear(dim, _MLP_RATIO * dim)
         self.fall = nn.Linear(_MLP_RATIO * dim, dim)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        fallen: Tensor = self.fall(functional.gelu(self.rise(x)))
-        return fallen
+        kept: Tensor = self.dropout(self.fall(functional.gelu(self.rise(x))))
+        return kept
 
 
 class _FusionLayer(nn.Module):
@@ -221,7 +224,11 @@ class ReportModel(nn.Module):
             float32 ``[batch, 4]``: 1 where a view is present.
         """
         cells = torch.cat([one.flatten(2).transpose(1, 2) for one in maps], dim=1)
-        x = self.projection_norm(self.projection(cells)) + self._places()
+        return self.fuse_cells(self.projection(cells), present)
+
+    def fuse_cells(self, cells: Tensor, present: Tensor) -> Visual:
+        """As `fuse`, of cells as `projection` gives them: ``[batch, 4 * cells, dim]``."""
+        x = self.projection_norm(cells) + self._places()
         mask = present[:, :, None].expand(-1, -1, self.config.cells).flatten(1) > 0
         for layer in self.fusion:
             x = layer(x, mask)

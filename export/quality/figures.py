@@ -14,6 +14,7 @@ from .metrics import (
     bootstrap,
     calibration_error,
     calibration_floor,
+    counted,
     interval,
     precision_recall_f1,
 )
@@ -333,7 +334,9 @@ def _report(records: Sequence[Record]) -> list[Measure]:
 
 def _findings(records: Sequence[Record]) -> list[Measure]:
     """A report that does not parse has missed every finding."""
-    counts = np.array([_counts(record) for record in records], np.int64)
+    counts = np.array(
+        [counted(record.known.findings, record.findings or ()) for record in records], np.int64
+    )
     named = ("precision", "recall of findings", "f1")
     texts = ("finding precision", "finding recall", "finding F1")
     total = int(counts[:, 0].sum() + counts[:, 2].sum())
@@ -353,12 +356,6 @@ def _findings(records: Sequence[Record]) -> list[Measure]:
         )
         for place, (name, text) in enumerate(zip(named, texts, strict=True))
     ]
-
-
-def _counts(record: Record) -> tuple[int, int, int]:
-    """Findings that are true, false, and missed; alike ones are counted."""
-    true, said = Counter(record.known.findings), Counter(record.findings or ())
-    return (true & said).total(), (said - true).total(), (true - said).total()
 
 
 # -------------------- prognosis

@@ -4,7 +4,8 @@ A measure that a sample does not define (an AUC of one class only, a share of no
 never a number that looks like an answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "bootstrap",
     "calibration_error",
     "calibration_floor",
+    "counted",
     "interval",
     "match_marks",
     "precision_recall_f1",
@@ -83,6 +85,12 @@ def calibration_floor(
         for _ in range(draws)
     ]
     return float(np.mean(errors))
+
+
+def counted(true: Iterable[Hashable], said: Iterable[Hashable]) -> tuple[int, int, int]:
+    """How many things are true and said, said only, and true only; alike ones are counted."""
+    there, told = Counter(true), Counter(said)
+    return (there & told).total(), (told - there).total(), (there - told).total()
 
 
 def precision_recall_f1(true: int, false: int, missed: int) -> tuple[float, float, float]:

@@ -19,7 +19,17 @@ from .data import Study
 from .encoders import FrozenEncoder
 from .network import RISK_CLASSES, Prognoses
 
-__all__ = ["Bools", "FeatureSet", "Halves", "Shown", "make_features", "shown_lesions"]
+__all__ = [
+    "Bools",
+    "FeatureSet",
+    "Floats",
+    "Halves",
+    "Shown",
+    "make_features",
+    "save_array",
+    "shown_lesions",
+    "to_halves",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -109,9 +119,9 @@ def make_features(
             squares = prognosis.study_squares(found.maps.flatten(0, 1)[:, : len(RISK_CLASSES)])
             pooled = found.pooled.detach().float().cpu().numpy()
             for path, values in zip(
-                paths, (_half(found.maps), _half(torch.sqrt(squares)), pooled), strict=True
+                paths, (to_halves(found.maps), to_halves(torch.sqrt(squares)), pooled), strict=True
             ):
-                _save(path, values)
+                save_array(path, values)
         tell(stop, len(studies))
         chunks.append([np.load(path, mmap_mode="r") for path in paths])
     maps, roots, averages = ([chunk[place] for chunk in chunks] for place in range(len(kinds)))
@@ -133,12 +143,14 @@ def shown_lesions(study: Study) -> list[Shown]:
 
 
 @torch.no_grad()
-def _half(values: Tensor) -> Halves:
+def to_halves(values: Tensor) -> Halves:
+    """Numbers as they are kept on disk."""
     limited = values.clamp(-_LARGEST_HALF, _LARGEST_HALF)
     return np.asarray(limited.half().cpu().numpy())
 
 
-def _save(path: Path, values: Halves | Floats) -> None:
+def save_array(path: Path, values: Halves | Floats) -> None:
+    """Write an array, whole or not at all."""
     temporary = path.with_suffix(".new")
     with temporary.open("wb") as file:
         np.save(file, values)

@@ -1,6 +1,5 @@
 """Heads of few numbers, fitted to a frozen encoder's features of all studies at once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .data import Study
-from .encoders import FrozenEncoder, pooled_exactly
+from mammofm_lite.export.models.diagnosis import LinearClassifier
+
 from .features import FeatureSet
 from .fitting import Twins, fit_head
+from .heard import Heard
 from .network import DENSITIES, DemoNetwork
 from .stages import risks
 
-__all__ = ["Checks", "fit_heads", "make_checks"]
+__all__ = ["Checks", "Examples", "fit_density", "fit_heads", "fit_malignancy"]
 
 _SHARE_OF_VARIED: Final = 0.75  # of the loss
 
@@ -28,7 +28,7 @@ class Checks:
     Attributes
     ----------
     varied
-        What the encoder pools of the first studies, varied ``[studies, 4, channels]``.
+        What the encoder pools of the first studies, varied: float32 ``[studies, 4, channels]``.
     exact
         What it pools of the first ones without rounding, the same.
     """
@@ -36,19 +36,10 @@ class Checks:
     varied: Tensor
     exact: Tensor
 
-
-def make_checks(
-    network: DemoNetwork,
-    encoder: FrozenEncoder,
-    studies: Sequence[Study],
-    *,
-    exact: int,
-    seed: int,
-) -> Checks:
-    """Encode studies varied, and so many of them without rounding."""
-    random = np.random.default_rng(seed)
-    varied = torch.cat([encoder([study], random).pooled for study in studies])
-    return Checks(varied, pooled_exactly(network, studies[:exact]))
+    @classmethod
+    def of(cls, heard: Heard, exact: Tensor) -> "Checks":
+        """By the first variation of studies that are heard."""
+        return cls(torch.from_numpy(np.array(heard.pooled[1])), exact)
 
 
 def fit_heads(
@@ -79,28 +70,72 @@ def fit_heads(
     checks
         Of the first of the same studies.
     """
-    plain = features.pooled().flatten(0, 1)
-    varied, exact = checks.varied.flatten(0, 1), checks.exact.flatten(0, 1)
-    pooled = torch.cat([plain, varied]).to(device)
-    twins = Twins(plain[: len(exact)].to(device), exact.to(device))
-    malignant, densities = (
-        torch.cat([labels, labels[: len(varied)]]).to(device) for labels in _labels(features)
-    )
-    counts = [len(plain), len(varied)]
-    shares = torch.tensor([1 - _SHARE_OF_VARIED, _SHARE_OF_VARIED]) / torch.tensor(counts)
-    weights = shares.repeat_interleave(torch.tensor(counts)).to(device)
+    examples = Examples.of(features, checks, device)
+    fit_malignancy(network.malignancy, examples)
+    fit_density(network.density, examples)
+    network.prognosis.fit(features.squares().to(device), risks(features.truths).to(device))
 
-    def called(logits: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(
-            logits[:, 0], malignant, weights, reduction="sum"
+
+@dataclass(frozen=True)
+class Examples:
+    """Views that diagnosis is fitted to.
+
+    Attributes
+    ----------
+    pooled
+        float32 ``[views, channels]``, of plain and of varied ones.
+    weights
+        Of each in the loss, float32 ``[views]``.
+    malignant, densities
+        Whether each shows a cancer, float32, and the density of its breast, int64: ``[views]``.
+    twins
+        Of the first plain ones.
+    """
+
+    pooled: Tensor
+    weights: Tensor
+    malignant: Tensor
+    densities: Tensor
+    twins: Twins
+
+    @classmethod
+    def of(cls, features: FeatureSet, checks: Checks, device: torch.device) -> "Examples":
+        """All views of some studies, and what keeps heads from leaning on them alone."""
+        plain = features.pooled().flatten(0, 1)
+        varied, exact = checks.varied.flatten(0, 1), checks.exact.flatten(0, 1)
+        counts = [len(plain), len(varied)]
+        shares = torch.tensor([1 - _SHARE_OF_VARIED, _SHARE_OF_VARIED]) / torch.tensor(counts)
+        malignant, densities = (
+            torch.cat([labels, labels[: len(varied)]]).to(device) for labels in _labels(features)
+        )
+        return cls(
+            torch.cat([plain, varied]).to(device),
+            shares.repeat_interleave(torch.tensor(counts)).to(device),
+            malignant,
+            densities,
+            Twins(plain[: len(exact)].to(device), exact.to(device)),
         )
 
-    def dense(logits: Tensor) -> Tensor:
-        return weights @ functional.cross_entropy(logits, densities, reduction="none")
 
-    fit_head(network.malignancy, pooled, called, twins)
-    fit_head(network.density, pooled, dense, twins)
-    network.prognosis.fit(features.squares().to(device), risks(features.truths).to(device))
+def fit_malignancy(head: LinearClassifier, examples: Examples) -> None:
+    """Fit the answer whether a view shows a cancer."""
+
+    def loss(logits: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(
+            logits[:, 0], examples.malignant, examples.weights, reduction="sum"
+        )
+
+    fit_head(head, examples.pooled, loss, examples.twins)
+
+
+def fit_density(head: LinearClassifier, examples: Examples) -> None:
+    """Fit the answer how dense a breast is."""
+
+    def loss(logits: Tensor) -> Tensor:
+        apart = functional.cross_entropy(logits, examples.densities, reduction="none")
+        return examples.weights @ apart
+
+    fit_head(head, examples.pooled, loss, examples.twins)
 
 
 def _labels(features: FeatureSet) -> tuple[Tensor, Tensor]:

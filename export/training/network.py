@@ -342,6 +342,8 @@ class Decoded(NamedTuple):
     """``[batch, n, vocabulary]`` for the token that follows."""
     looking: tuple[Tensor, ...]
     """Per layer, what it asks the visual tokens with: ``[batch, n, dim]``."""
+    states: Tensor
+    """What the logits are read from: ``[batch, n, dim]``."""
 
 
 def decoded(model: ReportModel, tokens: Tensor, memory: Memory) -> Decoded:
@@ -361,7 +363,8 @@ def decoded(model: ReportModel, tokens: Tensor, memory: Memory) -> Decoded:
         look = (memory.keys[index], memory.values[index], memory.mask)
         x = x + layer.cross_attention(looking[-1], *look)
         x = x + layer.mlp(layer.mlp_norm(x))
-    return Decoded(model.decoder_norm(x) @ model.token_embedding.weight.T, tuple(looking))
+    states = model.decoder_norm(x)
+    return Decoded(states @ model.token_embedding.weight.T, tuple(looking), states)
 
 
 def _look_back(attention: Any, x: Tensor) -> Tensor:
@@ -370,8 +373,9 @@ def _look_back(attention: Any, x: Tensor) -> Tensor:
     batch, heads, count, width = key.shape
     query = attention.query(x).reshape(batch, count, heads, width).transpose(1, 2)
     looked = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    out: Tensor = attention.out(looked.transpose(1, 2).reshape(batch, count, heads * width))
-    return out
+    out = attention.out(looked.transpose(1, 2).reshape(batch, count, heads * width))
+    kept: Tensor = attention.dropout(out)
+    return kept
 
 
 def parts_of(network: DemoNetwork) -> Mapping[str, Mapping[str, Tensor]]:

@@ -141,10 +141,12 @@ def _location(quadrant: str, shown: str) -> str:
 
 
 class Piece(NamedTuple):
-    """A fixed text or option; `lesion` is the place of the one it tells of in the truth's list."""
+    """A fixed text or option; `lesion` is the place of the one it tells of in the truth's list, and
+    `wording` whether another text would have said the same."""
 
     text: str
     lesion: int | None
+    wording: bool = False
 
 
 class _Place(NamedTuple):
@@ -177,6 +179,17 @@ def report_pieces(
     return written[0]
 
 
+def _same_facts(parts: Sequence[Node]) -> bool:
+    return all(isinstance(part, Literal) for part in parts)
+
+
+def _as_wording(written: _Written | None) -> _Written | None:
+    if written is None:
+        return None
+    pieces, place = written
+    return tuple(piece._replace(wording=True) for piece in pieces), place
+
+
 @dataclass(frozen=True)
 class _Writer:
     """Every method gives ``None`` where a part cannot say what is wanted."""
@@ -196,7 +209,8 @@ class _Writer:
                 return self._series(parts, place)
             case Either(parts):
                 tried = (self.write(part, place) for part in self._in_turn(parts))
-                return next((written for written in tried if written is not None), None)
+                written = next((one for one in tried if one is not None), None)
+                return _as_wording(written) if _same_facts(parts) else written
             case Repeat():
                 return self._repeat(node, place)
             case Section(name, _, part):
@@ -207,7 +221,7 @@ class _Writer:
 
     def _in_turn(self, parts: Sequence[Node]) -> Sequence[Node]:
         """As they come, but texts without a fact in them in any order."""
-        if self.random is None or not all(isinstance(part, Literal) for part in parts):
+        if self.random is None or not _same_facts(parts):
             return parts
         return [parts[i] for i in self.random.permutation(len(parts))]
 

@@ -1,5 +1,6 @@
 """The stage that trains the report head on features of a frozen encoder."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mammofm_lite.export.models.report import Memory, ReportModel
+from mammofm_lite.export.models.report import Memory, ReportModel, Visual
 from mammofm_lite.export.report_text import BOS
 from mammofm_lite.grammar import TokenAutomaton
 from mammofm_lite.phantom import PhantomTruth
+from mammofm_lite.report import Report, read_report
 from mammofm_lite.views import (
     STANDARD_VIEWS,
     Laterality,
@@ -24,7 +26,8 @@ from mammofm_lite.views import (
     projection,
 )
 
-from .features import Bools, FeatureSet, Halves
+from .features import Bools, Halves
+from .heard import Heard
 from .network import ReportWords, decoded
 from .report_truth import report_pieces, wanted_report
 
@@ -33,36 +36,46 @@ __all__ = ["REPORT_RATES", "ReportLosses", "TaughtReport", "Writing"]
 _MOST_MOVED: Final = 2  # rows of cells
 _LOOKING: Final = 0.2
 _QUADRANTS: Final = 0.5
+_CLOCK: Final = 1.0
 _OF_LESIONS: Final = 1.4
+_OF_WORDING: Final = 0.1
+_DROPOUT: Final = 0.1
 _HALVES: Final = ("outer", "upper")  # what the CC view tells of a quadrant, and the MLO view
 _VIEW_SETS: Final = ((0, 1, 2), (0, 2, 3), (0, 1), (2, 3), (0, 2), (1, 3), (1,), (2,))
 _PROJECTIONS: Final[tuple[Projection, ...]] = ("CC", "MLO")
 _UNSEEN: Final = -1e9
 
 REPORT_RATES: Final[Mapping[str, float]] = MappingProxyType(
-    {"report": 1e-3, "report.projection": 1e-4, "halves": 1e-3}
+    {"report": 1e-3, "report.projection": 0.0, "halves": 1e-3, "clock": 1e-3}
 )
-"""Learning rates of the report head. Tokens keep what their cells say: free to take more from the
-features, they took what tells one phantom from another, and the decoder knew them by heart."""
+"""Learning rates of the report head. The projection, and the norm after it, stay: see `Heard`."""
 
 
 class TaughtReport(nn.Module):
     """A report head, and what its visual tokens are taught to say beside it, which is in no bundle.
 
-    `halves` reads from a token of a lesion whether that lies in the outer and in the upper half.
+    `halves` reads from a token of a lesion whether that lies in the outer and in the upper half;
+    `clock` reads from what the decoder has seen, while it tells of a lesion, how far out and up
+    that lies. An hour says more than a quadrant, most of all at the border of two.
     """
 
     def __init__(self, report: ReportModel) -> None:
         super().__init__()
         self.report = report
         self.halves = nn.Linear(report.config.dim, len(_HALVES))
+        self.clock = nn.Linear(report.config.dim, len(_HALVES))
+        for part in (report.fusion, report.decoder):
+            for module in part.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = _DROPOUT
 
 
 class Token(NamedTuple):
-    """Of a report; `lesion` is the place of the one it tells of in the truth's list."""
+    """Of a report; `lesion` and `wording` as of its `Piece`."""
 
     number: int
     lesion: int | None
+    wording: bool
 
 
 class Writing:
@@ -87,7 +100,7 @@ class Writing:
         """The report of a study on some views, without the begin token; `random` words it."""
         pieces = report_pieces(wanted_report(truth, views), self._language(views), random)
         return [
-            Token(number, piece.lesion)
+            Token(number, piece.lesion, piece.wording)
             for piece in pieces
             for number in self._words.encode(piece.text)
         ]
@@ -106,22 +119,33 @@ class Writing:
         return found
 
     @torch.no_grad()
-    def write(self, report: ReportModel, maps: Sequence[Tensor], views: Sequence[ViewName]) -> str:
-        """The report that a head writes on one study, greedily, as the runtime decodes."""
-        present = torch.tensor([[float(view in views) for view in STANDARD_VIEWS]])
-        memory = report.memory(maps, present.to(maps[0].device))
-        written = self._words.written.language(tuple(views))
+    def write(self, report: ReportModel, cells: Sequence[Tensor]) -> str:
+        """The report that a head writes on all views of one study, greedily, as the runtime
+        decodes; `cells` as `fused` takes them."""
+        memory = report.remember(fused(report, cells, cells[0].new_ones(1, len(cells))))
+        written = self._words.written.language(STANDARD_VIEWS)
         automaton, tokens = written.automaton(self._words.encode), [self.begin]
         states = automaton.start
         while allowed := automaton.allowed(states):
             token = allowed[0]
             if len(allowed) > 1:
-                seen = torch.tensor([tokens], device=maps[0].device)
+                seen = torch.tensor([tokens], device=cells[0].device)
                 logits = decoded(report, seen, memory).logits[0, -1]
                 token = allowed[int(logits[list(allowed)].argmax())]
             tokens.append(token)
             states = automaton.after(states, token)
         return str(self._words.tokenizer.decode(tokens[1:]))
+
+    def read(self, text: str) -> Report:
+        """What such a report says."""
+        return read_report(self._words.written, self._words.written.language(STANDARD_VIEWS), text)
+
+
+def fused(report: ReportModel, cells: Sequence[Tensor], present: Tensor) -> Visual:
+    """Fuse views whose cells are projected: float ``[batch, dim, rows, columns]`` of each standard
+    view; `present` as `ReportModel.fuse` takes it."""
+    tokens = [one.float().flatten(2).transpose(1, 2) for one in cells]
+    return report.fuse_cells(torch.cat(tokens, dim=1), present)
 
 
 @dataclass(frozen=True)
@@ -144,7 +168,7 @@ class ReportLosses:
     """
 
     taught: TaughtReport
-    features: FeatureSet
+    heard: Heard
     writing: Writing
     count: int
     mirrored: bool
@@ -153,7 +177,7 @@ class ReportLosses:
 
     def draw(self, random: np.random.Generator) -> "_Reports":
         women = [self._draw(random).moved(random) for _ in range(self.count)]
-        maps = tuple(
+        views = tuple(
             torch.from_numpy(np.stack([woman.maps[i] for woman in women]))
             for i in range(len(STANDARD_VIEWS))
         )
@@ -161,12 +185,12 @@ class ReportLosses:
         texts = [self.writing.tokens(woman.truth, woman.views, random) for woman in women]
         tokens = torch.full((len(texts), max(map(len, texts))), self.writing.begin)
         places, wanted, closed, weights, telling, lesions = [], [], [], [], [], []
-        placed: list[tuple[int, Bools, tuple[float, float]]] = []
+        placed: list[tuple[int, _Placed]] = []
         for row, (text, woman) in enumerate(zip(texts, women, strict=True)):
             numbers = [token.number for token in text]
             tokens[row, 1 : len(text)] = torch.tensor(numbers[:-1])
             first = len(placed)
-            placed += [(row, *one) for one in woman.placed()]
+            placed += [(row, place) for place in woman.placed()]
             for position, allowed in self.writing.choices(numbers, woman.views):
                 places.append((row, position))
                 wanted.append(numbers[position])
@@ -174,13 +198,13 @@ class ReportLosses:
                 mask[list(allowed)] = False
                 closed.append(mask)
                 lesion = text[position].lesion
-                weights.append(1.0 if lesion is None else _OF_LESIONS)
+                weights.append(_weight(text[position]))
                 if lesion is not None:
                     telling.append((row, position))
                     lesions.append(first + lesion)
-        cells = maps[0].shape[-2] * maps[0].shape[-1] * len(STANDARD_VIEWS)
+        cells = views[0].shape[-2] * views[0].shape[-1] * len(STANDARD_VIEWS)
         return _Reports(
-            maps,
+            views,
             torch.tensor(present),
             tokens,
             torch.tensor(places),
@@ -189,17 +213,18 @@ class ReportLosses:
             torch.tensor(weights),
             torch.tensor(telling, dtype=torch.long).reshape(-1, 2),
             torch.tensor(lesions, dtype=torch.long),
-            torch.tensor([row for row, _, _ in placed], dtype=torch.long),
+            torch.tensor([row for row, _ in placed], dtype=torch.long),
             torch.from_numpy(
-                np.array([own for _, own, _ in placed], np.bool_).reshape(-1, 2, cells)
+                np.array([place.cells for _, place in placed], np.bool_).reshape(-1, 2, cells)
             ),
-            torch.tensor([halves for _, _, halves in placed]).reshape(-1, len(_HALVES)),
+            torch.tensor([place.halves for _, place in placed]).reshape(-1, len(_HALVES)),
+            torch.tensor([place.away for _, place in placed]).reshape(-1, len(_HALVES)),
         )
 
     def __call__(self, drawn: "_Reports") -> Mapping[str, Tensor]:
         device, report = self.device, self.taught.report
-        maps = [one.to(device).float() for one in drawn.maps]
-        seen = report.fuse(maps, drawn.present.to(device))
+        cells = [one.to(device) for one in drawn.cells]
+        seen = fused(report, cells, drawn.present.to(device))
         memory = report.remember(seen)
         told = decoded(report, drawn.tokens.to(device), memory)
         rows, positions = drawn.places.to(device).unbind(1)
@@ -210,23 +235,30 @@ class ReportLosses:
             telling, lesions = drawn.telling.to(device), drawn.lesions.to(device)
             apart = looking_elsewhere(report, memory, told.looking, telling, placed[lesions])
             losses["looking"] = _LOOKING * apart
+            said = self.taught.clock(told.states[telling[:, 0], telling[:, 1]])
+            shown = placed[lesions].any(dim=2)
+            losses["clock"] = _CLOCK * squared_error(said, drawn.away.to(device)[lesions], shown)
         if placed.any():
             said = self.taught.halves(seen.tokens)[drawn.owners.to(device)]
             elsewhere = misplaced(said, placed, drawn.halves.to(device))
             losses["quadrants"] = _QUADRANTS * elsewhere
         return losses
 
+    @property
+    def _truths(self) -> Sequence[PhantomTruth]:
+        return self.heard.features.truths
+
     @cached_property
     def _alike(self) -> Mapping[str, Sequence[int]]:
         """Women by composition."""
         alike: dict[str, list[int]] = {}
-        for index, truth in enumerate(self.features.truths):
+        for index, truth in enumerate(self._truths):
             alike.setdefault(truth.density, []).append(index)
         return alike
 
     def _draw(self, random: np.random.Generator) -> "_Woman":
-        left = int(random.integers(len(self.features.truths)))
-        alike = self._alike[self.features.truths[left].density]
+        left = int(random.integers(len(self._truths)))
+        alike = self._alike[self._truths[left].density]
         right = alike[int(random.integers(len(alike)))]
         sides: list[Laterality] = ["L", "R"]
         if self.mirrored:
@@ -234,7 +266,15 @@ class ReportLosses:
         views: tuple[int, ...] = (0, 1, 2, 3)
         if random.random() < self.dropped:
             views = _VIEW_SETS[int(random.integers(len(_VIEW_SETS)))]
-        return _woman(self.features, ((left, sides[0]), (right, sides[1])), views)
+        one, other = random.integers(len(self.heard.variations), size=2).tolist()
+        breasts = _Breast(left, sides[0], one), _Breast(right, sides[1], other)
+        return _woman(self.heard, breasts, views)
+
+
+def _weight(token: Token) -> float:
+    if token.wording:
+        return _OF_WORDING
+    return 1.0 if token.lesion is None else _OF_LESIONS
 
 
 def worded(logits: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
@@ -300,14 +340,19 @@ def misplaced(said: Tensor, cells: Tensor, halves: Tensor) -> Tensor:
     return torch.einsum("nc,nch->nh", shares, wrong)[cells.any(dim=2)].mean()
 
 
+def squared_error(said: Tensor, away: Tensor, shown: Tensor) -> Tensor:
+    """Mean squared error of what is said ``[n, 2]``, as far as it is shown: bool, the same."""
+    return ((said - away).square() * shown).sum() / shown.sum().clamp(min=1)
+
+
 @dataclass(frozen=True, eq=False)
 class _Reports:
     """Women and their reports, as a step sees them.
 
     Attributes
     ----------
-    maps
-        Per view float16 ``[women, channels, rows, columns]``.
+    cells
+        Per view float16 ``[women, dim, rows, columns]``.
     present
         float32 ``[women, views]``.
     tokens
@@ -320,12 +365,12 @@ class _Reports:
         Of those choices in the loss, float32 ``[choices]``.
     telling, lesions
         Those places that tell of a lesion, int64 ``[n, 2]``, and which one that is, int64 ``[n]``.
-    owners, placed, halves
-        Of every lesion there is: whose it is, int64 ``[lesions]``, where it is seen, see `_Woman`,
-        and in which halves it lies, see `misplaced`.
+    owners, placed, halves, away
+        Of every lesion there is: whose it is, int64 ``[lesions]``, and its `_Placed`: bool
+        ``[lesions, 2, 4 * cells]`` and float32 ``[lesions, 2]``.
     """
 
-    maps: tuple[Tensor, ...]
+    cells: tuple[Tensor, ...]
     present: Tensor
     tokens: Tensor
     places: Tensor
@@ -337,6 +382,25 @@ class _Reports:
     owners: Tensor
     placed: Tensor
     halves: Tensor
+    away: Tensor
+
+
+class _Placed(NamedTuple):
+    """Where a lesion lies.
+
+    Attributes
+    ----------
+    cells
+        As of `_Woman.seen`.
+    halves
+        1 for outer, and for upper, or else 0.
+    away
+        How far outwards and upwards its hour lies on the clock face, from -1 to 1.
+    """
+
+    cells: Bools
+    halves: tuple[float, float]
+    away: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -346,7 +410,7 @@ class _Woman:
     Attributes
     ----------
     maps
-        Of the standard views, ``[channels, rows, columns]``.
+        Of the standard views, cells as projected: ``[dim, rows, columns]``.
     truth
         What is true of her.
     views
@@ -370,11 +434,15 @@ class _Woman:
         ]  # fmt: skip
         return np.array(apart).reshape(len(_PROJECTIONS), -1)
 
-    def placed(self) -> Iterator[tuple[Bools, tuple[float, float]]]:
-        """Where every lesion is seen, and whether it lies in the outer and in the upper half."""
+    def placed(self) -> Iterator["_Placed"]:
+        """Where every lesion is seen, and where it lies."""
         for index, lesion in enumerate(self.truth.lesions):
             vertical, across = lesion.quadrant.split()
-            yield self.seen(index), (float(across == "outer"), float(vertical == "upper"))
+            outer, upper = float(across == "outer"), float(vertical == "upper")
+            angle = 2 * math.pi * lesion.clock / 12
+            out, up = abs(math.sin(angle)), abs(math.cos(angle))
+            away = (out if outer else -out, up if upper else -up)
+            yield _Placed(self.seen(index), (outer, upper), away)
 
     def moved(self, random: np.random.Generator) -> "_Woman":
         """The same, every view some rows up or down; its edge goes on."""
@@ -389,23 +457,27 @@ class _Woman:
         return replace(self, maps=maps, lesions=lesions)
 
 
-def _woman(
-    features: FeatureSet,
-    breasts: tuple[tuple[int, Laterality], tuple[int, Laterality]],
-    views: tuple[int, ...],
-) -> _Woman:
-    maps, lesions, cells = [], [], []
+class _Breast(NamedTuple):
+    """Which study it is taken from, on which side it stands there, and the pictures' variation."""
+
+    study: int
+    side: Laterality
+    variation: int = 0
+
+
+def _woman(heard: Heard, breasts: tuple[_Breast, _Breast], views: tuple[int, ...]) -> _Woman:
+    features, maps, lesions, cells = heard.features, [], [], []
     sides: tuple[Laterality, Laterality] = ("L", "R")
-    for becomes, (index, side) in zip(sides, breasts, strict=True):
+    for becomes, (index, side, variation) in zip(sides, breasts, strict=True):
         places, her = _views_of(side), _views_of(becomes)
-        maps += [features.map(index, place) for place in places]
+        maps += [heard.view(index, place, variation) for place in places]
         for number, lesion in enumerate(features.truths[index].lesions):
             if lesion.laterality == side:
                 lesions.append(replace(lesion, laterality=becomes))
                 own = np.zeros((len(STANDARD_VIEWS), *maps[0].shape[1:]), np.bool_)
                 own[her] = [features.cells(index, place, number) for place in places]
                 cells.append(own)
-    truth = replace(features.truths[breasts[0][0]], lesions=tuple(lesions))
+    truth = replace(features.truths[breasts[0].study], lesions=tuple(lesions))
     return _Woman(tuple(maps), truth, tuple(STANDARD_VIEWS[i] for i in views), tuple(cells))
 
 

@@ -19,15 +19,17 @@ from mammofm_lite.export.recipe import Recipe, load_recipe
 from mammofm_lite.export.seeds import VALIDATION
 
 from .data import DataPlan, Practice, Study, StudySet, make_studies
-from .encoders import FrozenEncoder, TorchEncoder, quantized_encoder
-from .features import make_features
-from .heads import fit_heads, make_checks
+from .encoders import FrozenEncoder, TorchEncoder, pooled_exactly, quantized_encoder
+from .features import FeatureSet, make_features
+from .heads import Checks, fit_heads
+from .heard import VARIATIONS, Heard, Variations, make_heard
 from .loop import Loss, Stage, in_tenths, keep_memory, run_stage, save_state
 from .network import DemoNetwork, ReportWords, parts_of
 from .plan import Machine, Plan
 from .points import Points, answers, choose_points, summary
 from .rare import rare_seeds
 from .read_back import lean_back, read_back, read_report, writes_alike
+from .report_check import findings_told
 from .report_start import NippleViews, renew_report, start_report
 from .reports import REPORT_RATES, ReportLosses, TaughtReport, Writing
 from .stages import (
@@ -45,11 +47,12 @@ __all__ = ["Training"]
 
 Tell = Callable[[str], None]
 
+_FEATURES: Final = "features"
+_CHECKED: Final = "features-check"
 _SETTLING: Final = 64  # batches of crops that batch norms take their final statistics from
 _MOST_DRAWERS: Final = 8
 _CALIBRATING: Final = 24  # studies that the encoder is quantized on before the heads hear it
-_VARIED: Final = 500  # studies by whose variations diagnosis is fitted, too
-_TWINS: Final = 250  # of them those by which it is to be alike in both precisions
+_TWINS: Final = 250  # studies by which diagnosis is to be alike in both precisions
 _STARTING: Final = 64  # studies by which answers about whole views are scaled at first
 # What the first blocks see (edges, specks) is learned in crops; without their gradients a whole
 # view takes two thirds of the time, which a processor has not.
@@ -147,7 +150,7 @@ class Training:
         self._stage("rare", 5, network, self._mixed(network, practice))
         if self.start is not None:
             self._lean_back(network, self.start, practice)
-        self._light_heads(network, studies, words)
+        self._light_heads(network, studies, checks, words)
         points = self._points(network, checks)
         return self._export(network, points)
 
@@ -235,28 +238,56 @@ class Training:
         whole = ViewLosses(network, practice, count, self.device)
         return MixedLosses(whole, self.plan.practice)
 
-    def _light_heads(self, network: DemoNetwork, studies: StudySet, words: ReportWords) -> None:
+    def _light_heads(
+        self, network: DemoNetwork, studies: StudySet, checks: StudySet, words: ReportWords
+    ) -> None:
         begin_rounding(network, self._some(studies), self.device)
         encoded = [studies[i] for i in range(min(self.plan.encoded, len(studies)))]
-        counter = in_tenths(self.tell, "features")
-        folder = self.folder / "features"
-        folder.mkdir(exist_ok=True)
         encoder = self._frozen(network, studies)
-        features = make_features(folder, encoder, network.prognosis, encoded, counter)
-        mirrored = self.recipe.preprocessing.mirror == "right"
-        some = encoded[:_VARIED]
-        checks = make_checks(network, encoder, some, exact=_TWINS, seed=self.plan.seed)
-        fit_heads(network, features, checks, self.device)
+        features = self._features(network, encoder, encoded, _FEATURES)
         views = NippleViews.of(features, self._some(encoded))
         if self.start is not None and writes_alike(self.start, words):
             read_report(network.report, self.start)
             renew_report(network, views)
         else:
             start_report(network, views)
-        taught = TaughtReport(network.report).to(self.device)
-        writing, count = Writing(words), self.plan.women
-        losses = ReportLosses(taught, features, writing, count, mirrored, self.device)
+        varied = Variations(encoder, encoded, VARIATIONS, self.plan.seed)
+        heard = self._heard(network, features, varied, _FEATURES)
+        exact = pooled_exactly(network, encoded[:_TWINS])
+        fit_heads(network, features, Checks.of(heard, exact), self.device)
+        self._report(network, heard, words)
+        self._tell_findings(network, encoder, checks, words)
+
+    def _features(
+        self, network: DemoNetwork, encoder: FrozenEncoder, studies: Sequence[Study], name: str
+    ) -> FeatureSet:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        counter = in_tenths(self.tell, name)
+        return make_features(folder, encoder, network.prognosis, studies, counter)
+
+    def _heard(
+        self, network: DemoNetwork, features: FeatureSet, varied: Variations, name: str
+    ) -> Heard:
+        projection, counter = network.report.projection, in_tenths(self.tell, f"{name} heard")
+        return make_heard(self.folder / name, projection, features, varied, counter)
+
+    def _report(self, network: DemoNetwork, heard: Heard, words: ReportWords) -> None:
+        mirrored = self.recipe.preprocessing.mirror == "right"
+        taught, writing = TaughtReport(network.report).to(self.device), Writing(words)
+        losses = ReportLosses(taught, heard, writing, self.plan.women, mirrored, self.device)
         self._stage("report", 4, taught, losses)
+
+    def _tell_findings(
+        self, network: DemoNetwork, encoder: FrozenEncoder, checks: StudySet, words: ReportWords
+    ) -> None:
+        studies = [checks[i] for i in range(len(checks))]
+        features = self._features(network, encoder, studies, _CHECKED)
+        plain = Variations(encoder, studies, 0, self.plan.seed)
+        heard = self._heard(network, features, plain, _CHECKED)
+        told = findings_told(network.report, Writing(words), heard)
+        for name, value in zip(("precision", "recall", "F1"), told, strict=True):
+            self.tell(f"validation: {name} of findings {value:.3f}")
 
     def _frozen(self, network: DemoNetwork, studies: StudySet) -> FrozenEncoder:
         """What the light heads hear."""
@@ -285,5 +316,6 @@ class Training:
         recipe.write_text(filled_recipe(self.recipe_path.read_text(encoding="utf-8"), points))
         bundle = self.folder / "demo.mfm"
         export_bundle(recipe, bundle, force=True, tell=self.tell)
-        shutil.rmtree(self.folder / "features", ignore_errors=True)
+        for name in (_FEATURES, _CHECKED):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         return bundle

@@ -15,6 +15,7 @@ from mammofm_lite.export.quality.metrics import (
     bootstrap,
     calibration_error,
     calibration_floor,
+    counted,
     interval,
     match_marks,
     precision_recall_f1,
@@ -74,6 +75,12 @@ def test_an_exact_model_has_its_floor_and_a_constant_gap_shows() -> None:
     assert calibration_error(true, claimed) == pytest.approx(floor, abs=0.005)
     # Claims halved: the gap in each bin is the claim itself, on average 0.25.
     assert calibration_error(true, claimed / 2) == pytest.approx(0.25, abs=0.01)
+
+
+def test_what_is_true_and_said_is_counted_as_often_as_it_is() -> None:
+    assert counted("aab", "aac") == (2, 1, 1)
+    assert counted("ab", "aab") == (2, 1, 0)
+    assert counted("", "") == (0, 0, 0)
 
 
 def test_precision_recall_f1() -> None:

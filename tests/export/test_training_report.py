@@ -130,6 +130,16 @@ def test_the_same_is_said_in_varied_words(words: ReportWords) -> None:
     }
 
 
+def test_wording_is_what_could_be_said_otherwise(words: ReportWords) -> None:
+    """The pieces that differ between wordings, and no others."""
+    language, wanted = words.grammar.language(STANDARD_VIEWS), wanted_report(truth_of("c", []))
+    random = np.random.default_rng(0)
+    drawn = [report_pieces(wanted, language, random) for _ in range(50)]
+    assert len({tuple(piece.wording for piece in pieces) for pieces in drawn}) == 1
+    for place, piece in enumerate(drawn[0]):
+        assert (len({pieces[place].text for pieces in drawn}) > 1) == piece.wording
+
+
 def test_what_the_grammar_cannot_say_is_refused(words: ReportWords) -> None:
     wanted = wanted_report(truth_of("c", []))
     odd = Wanted({**wanted.fields, "composition": "e"}, wanted.findings)

@@ -94,8 +94,10 @@ train-demo: $(VENV)/.develop ## train the demonstration model on phantoms: two h
 	$(BIN)/python -m mammofm_lite.export.training $(DEMO_MODEL) --hours $(HOURS) --seed $(SEED) $(if $(START),--start $(START))
 
 # Of a quantized bundle: what the report head hears is then what it was taught on.
+# EXACT is its twin in float32: malignancy is fitted anew, too.
+EXACT :=
 refit-demo: $(VENV)/.develop ## teach the report head of BUNDLE (INT8) more, on its own encoder; writes demo-refit.mfm
-	$(BIN)/python -m mammofm_lite.export.training.refit $(BUNDLE) $(DEMO_MODEL)/demo-refit.mfm --folder $(DEMO_MODEL) --seed $(SEED)
+	$(BIN)/python -m mammofm_lite.export.training.refit $(BUNDLE) $(DEMO_MODEL)/demo-refit.mfm --folder $(DEMO_MODEL) --seed $(SEED) $(if $(EXACT),--exact $(EXACT))
 
 # FUZZ_SECONDS of every fuzz; a crash leaves its input in /dev/shm/mammofm-fuzz-*/last-input.
 FUZZ_SECONDS := 60

@@ -8,7 +8,7 @@ malignancy open, too: by half a unit of the logit up or down.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +38,14 @@ from .plan import Plan
 from .points import Calibration, Mark, calibration, mark_threshold, marks_of
 from .read_back import constant_of
 
-__all__ = ["OwnAnswers", "OwnPoints", "own_answers", "own_points", "with_points"]
+__all__ = [
+    "OwnAnswers",
+    "OwnPoints",
+    "change_malignancy",
+    "own_answers",
+    "own_points",
+    "with_points",
+]
 
 _MALIGNANCY: Final = "malignancy"
 _PYRAMID: Final = ("c3", "c4", "c5")
@@ -152,15 +159,29 @@ def with_points(bundle: Bundle, points: OwnPoints, output: Path, *, force: bool)
 
 def _scale(path: Path, chosen: Calibration, *, half: bool) -> None:
     """Scale and shift the one logit of a graph, in its weights."""
+
+    def scaled(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return weight * chosen.scale, bias * chosen.scale + chosen.shift
+
+    change_malignancy(path, scaled, half=half)
+
+
+def change_malignancy(
+    path: Path, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], *, half: bool
+) -> None:
+    """Change weight and bias of the one logit in a graph of the diagnosis head.
+
+    `change` gives tensors of as many numbers as it is given.
+    """
     model = read_graph(path)
     (asked,) = (node for node in model.get_ops() if node.get_type_name() == "Sigmoid")
     added = asked.input_value(0).get_node()
     product = added.input_value(0).get_node()
-    shift = constant_of(added, 1, path.name) * chosen.scale + chosen.shift
-    _put(added, shift)
-    _put(product, constant_of(product, 1, path.name) * chosen.scale)
-    for old in (path, path.with_suffix(".bin")):  # which the model may still be reading
-        old.unlink()
+    weight, bias = (constant_of(node, 1, path.name) for node in (product, added))
+    for node, old, new in zip((product, added), (weight, bias), change(weight, bias), strict=True):
+        _put(node, new.reshape(old.shape))
+    for file in (path, path.with_suffix(".bin")):  # which the model may still be reading
+        file.unlink()
     save_graph(model, path, half_weights=half)
 
 

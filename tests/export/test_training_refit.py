@@ -14,10 +14,13 @@ from mammofm_lite import Model
 from mammofm_lite.bundle import DESCRIPTION, Bundle, demo_bundle_path
 from mammofm_lite.dicom import read_study
 from mammofm_lite.errors import ExportError
+from mammofm_lite.expected import SELFTEST_FILE
+from mammofm_lite.export.seeds import training_seeds
 from mammofm_lite.export.training.data import DataPlan, make_studies
 from mammofm_lite.export.training.encoders import encoder_of
 from mammofm_lite.export.training.points import calibration
 from mammofm_lite.export.training.refit import Refit
+from mammofm_lite.export.training.thresholds import own_answers
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 
 REPORT = {f"head_report_{name}.{kind}" for name in ("fusion", "decoder") for kind in ("xml", "bin")}
@@ -40,13 +43,48 @@ def test_only_the_report_is_another(refitted: tuple[Path, list[str]]) -> None:
     before, after = Bundle.open(demo_bundle_path()), Bundle.open(path)
     changed = {name for name in before.files if before.files[name] != after.files.get(name)}
     assert changed >= {name for name in REPORT if name.endswith(".bin")}
-    assert changed <= REPORT | {"grammar.json", "tokenizer.json"}
+    assert changed <= REPORT | {"grammar.json", "tokenizer.json", SELFTEST_FILE}
+    assert SELFTEST_FILE in before.files
+    assert SELFTEST_FILE not in after.files
     description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     taught = description["provenance"]["head report"]["taught_on"]
     assert taught == {"bundle": before.sha256, "studies": 2}
     differences = description["self_check"]["head report"]["largest_relative_difference"]
     assert differences["logits"] < 1e-4
     assert any(line.startswith("features: 2 of 2") for line in told)
+
+
+def test_malignancy_is_fitted_where_float32_is_at_hand(tmp_path: Path) -> None:
+    """To four studies of known truth; the other label and all other files stay."""
+    bundle = Bundle.open(demo_bundle_path())
+    given = {**SMALL, "studies": 4}
+    refit = Refit(bundle, tmp_path, tell=lambda line: None, exact=bundle, **given)
+    with torch.enable_grad():  # which export has turned off
+        made = refit.run(tmp_path / "new.mfm", force=False)
+    changed = {name for name in bundle.files if bundle.files[name] != made.files.get(name)}
+    diagnosis = {"head_diagnosis.xml", "head_diagnosis.bin"}
+    assert "head_diagnosis.bin" in changed
+    assert changed <= REPORT | diagnosis | {"grammar.json", "tokenizer.json", SELFTEST_FILE}
+    plan = DataPlan(training_seeds(0)[:4], 0.2, bundle.preprocessing, 0.5)
+    studies = make_studies(tmp_path / "train", plan, workers=0, tell=lambda done, count: None)
+    cancers = torch.tensor([study.truth.malignant for study in studies]).float()
+    assert 0 < cancers.sum() < 4
+    before, after = (
+        torch.nn.functional.binary_cross_entropy_with_logits(
+            own_answers(one, studies, 1).malignancy.amax(dim=1), cancers
+        )
+        for one in (bundle, made)
+    )
+    assert float(after) < float(before)
+    small = PhantomOptions(rows=1147, columns=957, pixel_spacing_mm=0.2)
+    write_phantom(tmp_path / "study", seed=3, options=small)
+    study = read_study(tmp_path / "study")
+    new, old = (Model.load(path, threads=1).infer(study).diagnosis for path in (made.path, None))
+    assert new is not None
+    assert old is not None
+    density = [{s.label: s for s in one.study}["density"].probabilities for one in (new, old)]
+    for name, value in density[0].items():
+        assert value == pytest.approx(density[1][name], abs=1e-4)
 
 
 def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:

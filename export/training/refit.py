@@ -6,7 +6,9 @@ which it will hear, and no float model is needed. The bundle's self-test, untrue
 like its signature: make it anew.
 
 With the same bundle in float32 beside it malignancy is fitted anew, too: quantization has chosen
-other ranges since it was fitted in training. Calibration is not touched, see `thresholds`.
+other ranges since it was fitted in training. Then it is that bundle which is written, with the new
+heads: quantize it as before, and the INT8 bundle tells what INT8 costs them. Calibration is not
+touched, see `thresholds`.
 """
 
 import sys
@@ -31,7 +33,7 @@ from mammofm_lite.quant.ptq import compress_weights, read_graph, save_graph
 from mammofm_lite.views import STANDARD_VIEWS
 
 from .data import DataPlan, Study, make_studies
-from .encoders import FrozenEncoder, encoder_of
+from .encoders import encoder_of
 from .features import make_features
 from .heads import Checks, Examples, fit_malignancy
 from .heard import VARIATIONS, Heard, Variations, make_heard
@@ -63,7 +65,7 @@ class Refit:
     tell: Tell
     seed: int = 0
     exact: Bundle | None = None
-    """The bundle in float32, by which malignancy is fitted anew, too."""
+    """The bundle in float32, by which malignancy is fitted anew, too, and which is then written."""
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -119,7 +121,7 @@ class Refit:
         if self.exact is not None:
             self._judge(network, heard, studies)
         self._teach(network, heard, words)
-        return self._write(network, encoder, studies[0], output, force=force)
+        return self._write(network, studies[0], output, force=force)
 
     def _judge(self, network: DemoNetwork, heard: Heard, studies: Sequence[Study]) -> None:
         """Fit malignancy to what this encoder pools, varied and plain, and alike in float32."""
@@ -142,24 +144,20 @@ class Refit:
 
     # ---- the bundle
 
-    def _write(
-        self,
-        network: DemoNetwork,
-        encoder: FrozenEncoder,
-        study: Study,
-        output: Path,
-        *,
-        force: bool,
-    ) -> Bundle:
+    @property
+    def _changed(self) -> Bundle:
+        return self.exact or self.bundle
+
+    def _write(self, network: DemoNetwork, study: Study, output: Path, *, force: bool) -> Bundle:
         weights = self.folder / "report.pth"
         save_state(weights, {"report": dict(network.report.state_dict())})
-        part = self._part(weights, encoder, study)
+        part = self._part(weights, study)
         without = {SELFTEST_FILE}  # untrue now
-        opened = changed_bundle(self.bundle, output, force=force, without=without)
+        opened = changed_bundle(self._changed, output, force=force, without=without)
         with opened as (scratch, description):
-            part.convert(scratch, half_weights=self.bundle.precision != "f32")
+            part.convert(scratch, half_weights=self._changed.precision != "f32")
             part.check(scratch, _TOLERANCE)
-            if self.bundle.precision == "int8":
+            if self._changed.precision == "int8":
                 for file in (part.entry["fusion"], part.entry["decoder"]):
                     _treat(scratch / file)
             if self.exact is not None:
@@ -168,19 +166,20 @@ class Refit:
         return Bundle.open(output)
 
     def _put_malignancy(self, scratch: Path, network: DemoNetwork) -> None:
-        assert self.bundle.diagnosis is not None
-        (member,) = self.bundle.diagnosis.members
+        assert self._changed.diagnosis is not None
+        (member,) = self._changed.diagnosis.members
         layer = network.malignancy.classifier.classification_head
         fitted = layer.weight.detach(), layer.bias.detach()
-        half = self.bundle.precision != "f32"
+        half = self._changed.precision != "f32"
         change_malignancy(scratch / member.model, lambda *_: fitted, half=half)
 
-    def _part(self, weights: Path, encoder: FrozenEncoder, study: Study) -> ReportPart:
+    def _part(self, weights: Path, study: Study) -> ReportPart:
         assert self.recipe.report is not None
-        assert self.bundle.report is not None
+        assert self._changed.report is not None
+        name = self._changed.report.encoder
         source = WeightSource("file", path=weights, key="report")
-        spec = replace(self.recipe.report, encoder=self.bundle.report.encoder, weights=source)
-        maps = encoder([study]).maps[0].numpy()
+        spec = replace(self.recipe.report, encoder=name, weights=source)
+        maps = encoder_of(self._changed, name, self.cores)([study]).maps[0].numpy()
         shown = {view: {"map": one[None]} for view, one in zip(STANDARD_VIEWS, maps, strict=True)}
         part = ReportPart(spec, (1, *maps.shape[1:]), shown)
         part.load()
@@ -222,7 +221,7 @@ def _replace(path: Path, model: Any) -> None:
 @click.option(
     "--exact",
     type=click.Path(exists=True, path_type=Path),
-    help="The bundle in float32: fit malignancy anew, too, to what BUNDLE's encoder says.",
+    help="The bundle in float32: fit malignancy, too, to what BUNDLE says, and write this one.",
 )
 @click.option("--folder", default=Path("build/demo-model"), type=click.Path(path_type=Path))
 @click.option("--hours", default=0.5, show_default=True, help="Of teaching, after rendering.")

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import click
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from mammofm_lite.bundle import Bundle
 from mammofm_lite.errors import ExportError, MammoFMError
@@ -43,7 +45,7 @@ from .read_back import read_back, read_report, writes_alike
 from .reports import REPORT_RATES, ReportLosses, TaughtReport, Writing
 from .thresholds import change_malignancy
 
-__all__ = ["Refit"]
+__all__ = ["Refit", "check_twins"]
 
 _RECIPE: Final = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
 _TOLERANCE: Final = 1e-4
@@ -51,6 +53,7 @@ _COARSE_MM: Final = 0.2
 _PREVALENCE: Final = 0.5
 _WOMEN: Final = 16
 _TWINS: Final = 250
+_ALIKE: Final = 0.95  # of the demonstration 0.99
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Refit:
         ------
         ExportError
             The bundle has another encoder, preparation or report grammar than the demonstration,
-            the loss is not finite, or a graph differs from torch.
+            `exact` is another model, the loss is not finite, or a graph differs from torch.
         """
         keep_memory()
         torch.manual_seed(self.seed)
@@ -130,6 +133,7 @@ class Refit:
         (name,) = self.exact.encoders
         some = [studies[index] for index in range(min(_TWINS, len(studies)))]
         exact = encoder_of(self.exact, name, self.cores)(some).pooled
+        check_twins(heard.features.pooled()[: len(some)], exact)
         examples = Examples.of(heard.features, Checks.of(heard, exact), torch.device("cpu"))
         fit_malignancy(network.malignancy, examples)
 
@@ -195,6 +199,16 @@ class Refit:
             "largest_relative_difference": part.differences,
             "operations": part.census,
         }
+
+
+def check_twins(pooled: Tensor, exact: Tensor) -> None:
+    """Refuse an encoder that pools something else of the same views ``[studies, 4, channels]``."""
+    cosine = float(functional.cosine_similarity(pooled, exact, dim=2).mean())
+    if cosine < _ALIKE:
+        raise ExportError(
+            f"the bundle in float32 is of another model: pooled features have a cosine of "
+            f"{cosine:.2f}, {_ALIKE} is wanted"
+        )
 
 
 def _made(folder: Path) -> Path:

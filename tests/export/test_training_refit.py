@@ -19,7 +19,7 @@ from mammofm_lite.export.seeds import training_seeds
 from mammofm_lite.export.training.data import DataPlan, make_studies
 from mammofm_lite.export.training.encoders import encoder_of
 from mammofm_lite.export.training.points import calibration
-from mammofm_lite.export.training.refit import Refit
+from mammofm_lite.export.training.refit import Refit, check_twins
 from mammofm_lite.export.training.thresholds import own_answers
 from mammofm_lite.phantom import PhantomOptions, write_phantom
 
@@ -85,6 +85,13 @@ def test_malignancy_is_fitted_where_float32_is_at_hand(tmp_path: Path) -> None:
     density = [{s.label: s for s in one.study}["density"].probabilities for one in (new, old)]
     for name, value in density[0].items():
         assert value == pytest.approx(density[1][name], abs=1e-4)
+
+
+def test_another_model_is_no_twin() -> None:
+    pooled = torch.rand(3, 4, 16, generator=torch.Generator().manual_seed(0))
+    check_twins(pooled, pooled + 0.05)
+    with pytest.raises(ExportError, match=r"of another model: .* a cosine of 0.\d\d, 0.95"):
+        check_twins(pooled, pooled.flip(2))
 
 
 def test_it_answers(refitted: tuple[Path, list[str]], tmp_path: Path) -> None:
